@@ -1,1 +1,10 @@
-//! stub
+//! Carries one exchange. A transport knows nothing of mail; on the gateway every transport feeds the same router.
+
+pub mod exchange;
+pub mod path;
+pub mod quic;
+pub mod tls;
+pub mod web;
+
+pub use exchange::{Carrier, Exchange, Failure, Object, Outcome, PeerIdentity, Reply, Transport};
+pub use path::Path;

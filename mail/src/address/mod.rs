@@ -1,20 +1,26 @@
 //! Mail addresses (RFC 5321 section 4.1.2, RFC 6531 section 3.3).
+//!
+//! An [`Address`] is proof that its text follows the grammar: it holds no control character, no line end and no space
+//! outside quotes, so that it can be put between angle brackets, into a header field or into a log line as it is.
+
+mod error;
+mod grammar;
+pub(crate) mod path;
 
 use std::{fmt, str::FromStr};
 
+pub use error::AddressError;
+use serde::{Deserialize, Serialize};
+
 /// A mailbox address: local part, `@`, domain or address literal. Kept as written; quotes of a quoted local part stay.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+///
+/// Two addresses are equal when their texts are: the local part belongs to its host (RFC 5321 section 2.4), and what the
+/// sender wrote is what the far side must see. For routing there is [`Address::destination`].
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct Address {
     text: String,
     at: usize,
-}
-
-/// Why a text is not an address.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum AddressError {
-    /// No `@` and no domain.
-    #[error("has no domain")]
-    NoDomain,
 }
 
 impl Address {
@@ -23,7 +29,7 @@ impl Address {
     /// # Errors
     /// Names the first rule of RFC 5321 or RFC 6531 that the text breaks.
     pub fn parse(text: &str) -> Result<Self, AddressError> {
-        let at = text.rfind('@').ok_or(AddressError::NoDomain)?;
+        let at = grammar::mailbox(text)?;
         Ok(Self {
             text: text.to_owned(),
             at,
@@ -45,9 +51,10 @@ impl Address {
         self.text.get(self.at + 1..).unwrap_or_default()
     }
 
-    /// The domain as a key for routing: lower case, A-labels, no trailing dot.
+    /// The domain as a key for routing: lower case, A-labels, no trailing dot; an address literal in lower case with its
+    /// brackets.
     pub fn destination(&self) -> String {
-        self.domain().to_ascii_lowercase()
+        grammar::destination(self.domain())
     }
 
     /// Whether SMTPUTF8 is not needed for it.
@@ -69,6 +76,20 @@ impl FromStr for Address {
     }
 }
 
+impl TryFrom<String> for Address {
+    type Error = AddressError;
+    fn try_from(text: String) -> Result<Self, AddressError> {
+        let at = grammar::mailbox(&text)?;
+        Ok(Self { text, at })
+    }
+}
+
+impl From<Address> for String {
+    fn from(address: Address) -> Self {
+        address.text
+    }
+}
+
 /// The reverse-path of a mail: an address, or null for notifications (RFC 5321 section 4.5.5).
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum ReversePath {
@@ -86,6 +107,11 @@ impl ReversePath {
             Self::Address(address) => Some(address),
         }
     }
+
+    /// Whether it is `<>`: nobody is told about what becomes of the mail.
+    pub fn is_null(&self) -> bool {
+        matches!(self, Self::Null)
+    }
 }
 
 impl fmt::Display for ReversePath {
@@ -94,3 +120,6 @@ impl fmt::Display for ReversePath {
         self.address().map_or(Ok(()), |address| address.fmt(f))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,399 @@
+//! What the queue holds.
+
+use bytes::Bytes;
+use jiff::Timestamp;
+use lightpost_mail::{EnhancedCode, Recipient, Sender, lines::BodyFacts};
+use serde::{Deserialize, Serialize};
+use ulid::Ulid;
+
+/// The destination of mail that goes to the local MTA instead of across space (notifications about mail that died
+/// here). `@` cannot occur in a domain.
+pub const LOCAL: &str = "@local";
+
+/// A body that is stored or being stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct BodyId(pub i64);
+
+/// A recipient's row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct RecipientId(pub i64);
+
+/// A message's body on its way into the queue.
+#[derive(Clone, Debug)]
+pub enum NewBody {
+    /// A small one, stored together with the message.
+    Inline(Bytes),
+    /// One that was written before by [`crate::Store::begin_body`] and [`crate::Store::append_body`].
+    Spooled(BodyId),
+}
+
+/// A message on its way into the queue.
+#[derive(Clone, Debug)]
+pub struct NewMessage {
+    /// Its id, made by the caller.
+    pub id: Ulid,
+    /// `MAIL FROM`.
+    pub sender: Sender,
+    /// Its recipients; may not be empty.
+    pub recipients: Vec<NewRecipient>,
+    /// The canonical body, our `Received` included.
+    pub body: NewBody,
+    /// What was learnt about the body.
+    pub facts: BodyFacts,
+    /// Sending order, higher first: `MT-PRIORITY` or 0.
+    pub priority: i8,
+    /// Who handed it over, for the history: `rest`, a peer's name, `dsn`.
+    pub origin: String,
+    /// The peer's exchange id, or the caller's key: one id followed through both programs.
+    pub origin_id: Option<String>,
+    /// When it was accepted.
+    pub accepted: Timestamp,
+    /// Why it waits for an operator, if it does.
+    pub hold: Option<String>,
+}
+
+/// A recipient on its way into the queue.
+#[derive(Clone, Debug)]
+pub struct NewRecipient {
+    /// `RCPT TO`.
+    pub recipient: Recipient,
+    /// Routing key: the lower-case A-label domain, or [`LOCAL`].
+    pub destination: String,
+    /// When it is first tried.
+    pub due: Timestamp,
+    /// When it is given up.
+    pub expires: Timestamp,
+}
+
+/// What one request hands over: messages and the answer to it, stored in one transaction.
+#[derive(Clone, Debug)]
+pub struct Submission {
+    /// Makes the request idempotent.
+    pub key: Option<RequestKey>,
+    /// The answer, given again to a repeat.
+    pub reply: StoredReply,
+    /// The messages; may be empty when everything was refused.
+    pub messages: Vec<NewMessage>,
+}
+
+/// What identifies a request across repeats.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RequestKey {
+    /// Whose keys these are: the authenticated peer's name, or the ingestion listener's.
+    pub scope: String,
+    /// `Idempotency-Key`.
+    pub key: String,
+    /// SHA-256 over the decoded request body (and envelope where it travels outside the body).
+    pub digest: [u8; 32],
+    /// Until when a repeat is recognised.
+    pub expires: Timestamp,
+}
+
+/// An answer that can be given again.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StoredReply {
+    /// HTTP status.
+    pub status: u16,
+    /// Body (JSON), empty when none.
+    pub body: Vec<u8>,
+}
+
+/// What became of a submission.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Enqueued {
+    /// Stored and synced.
+    Stored,
+    /// The same request was stored before; this was its answer.
+    Repeat(StoredReply),
+    /// The same key was used before for other content.
+    Conflict,
+}
+
+/// What is asked of [`crate::Store::claim`].
+#[derive(Clone, Debug)]
+pub struct Claim<'a> {
+    /// Who leases.
+    pub owner: &'a str,
+    /// Messages with a due recipient for this destination.
+    pub destination: &'a str,
+    /// Now.
+    pub now: Timestamp,
+    /// When the lease ends if it is not settled.
+    pub until: Timestamp,
+    /// At most so many messages.
+    pub limit: usize,
+}
+
+/// A destination that has something due.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DueDestination {
+    /// The routing key.
+    pub destination: String,
+    /// The highest priority among what is due.
+    pub priority: i8,
+}
+
+/// A leased message with the due recipients (of every destination) that were leased with it.
+#[derive(Clone, Debug)]
+pub struct ClaimedMessage {
+    /// Its id.
+    pub id: Ulid,
+    /// `MAIL FROM`.
+    pub sender: Sender,
+    /// Its body.
+    pub body: BodyId,
+    /// What is known about the body.
+    pub facts: BodyFacts,
+    /// Sending order.
+    pub priority: i8,
+    /// When it was accepted.
+    pub accepted: Timestamp,
+    /// Who handed it over.
+    pub origin: String,
+    /// The peer's exchange id, or the caller's key.
+    pub origin_id: Option<String>,
+    /// The leased recipients.
+    pub recipients: Vec<ClaimedRecipient>,
+}
+
+/// A leased recipient.
+#[derive(Clone, Debug)]
+pub struct ClaimedRecipient {
+    /// Its row.
+    pub id: RecipientId,
+    /// `RCPT TO`.
+    pub recipient: Recipient,
+    /// Routing key.
+    pub destination: String,
+    /// Counted attempts so far.
+    pub attempts: u32,
+    /// When it is given up.
+    pub expires: Timestamp,
+    /// The exchange that carried it last, unless that one was answered: a repeat must reuse it.
+    pub exchange: Option<OpenExchange>,
+}
+
+/// An exchange that may have left and has no answer yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OpenExchange {
+    /// Its id.
+    pub id: Ulid,
+    /// The URI that it went to.
+    pub gateway: String,
+    /// All recipients that it carried.
+    pub recipients: Vec<RecipientId>,
+    /// When it was first begun.
+    pub begun: Timestamp,
+    /// Until when a reply was awaited.
+    pub until: Timestamp,
+}
+
+/// An exchange that is about to leave.
+#[derive(Clone, Debug)]
+pub struct NewExchange {
+    /// Its id; beginning an id again renews `until` (a repeat).
+    pub id: Ulid,
+    /// The message that it carries.
+    pub message: Ulid,
+    /// The URI that it goes to.
+    pub gateway: String,
+    /// SHA-256 over the Batch SMTP object.
+    pub digest: [u8; 32],
+    /// The recipients that it carries; they become `awaiting`.
+    pub recipients: Vec<RecipientId>,
+    /// Until when a reply is awaited.
+    pub until: Timestamp,
+}
+
+/// What became of a leased or awaiting recipient.
+#[derive(Clone, Debug)]
+pub struct Settlement {
+    /// The recipient.
+    pub recipient: RecipientId,
+    /// Its new status.
+    pub disposition: Disposition,
+    /// When it happened.
+    pub at: Timestamp,
+    /// Who said so (gateway, remote server), for the history.
+    pub remote: Option<String>,
+    /// What was said: one line for the operator.
+    pub detail: String,
+}
+
+/// A recipient's next status.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Disposition {
+    /// Accepted by the next system; done.
+    Delivered,
+    /// Refused for good.
+    Failed(EnhancedCode),
+    /// Its lifetime is over.
+    Expired,
+    /// To be tried again.
+    Retry {
+        /// When.
+        due: Timestamp,
+        /// Why it waits.
+        reason: WaitReason,
+        /// Whether this was a failed attempt (no contact is none).
+        counted: bool,
+        /// Whether the exchange was answered or never left, so that the next attempt is a new one.
+        close_exchange: bool,
+    },
+    /// Waits for an operator.
+    Held(String),
+    /// Handed to a carrier that holds it; a reply may come.
+    Awaiting(Timestamp),
+}
+
+/// Why a recipient waits. Stored, logged, shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum WaitReason {
+    /// Just accepted.
+    New,
+    /// The resolver is silent and nothing is known from before.
+    Discovery,
+    /// No gateway of the destination could be reached.
+    Unreachable,
+    /// The gateway asked to try later (408, 425, 429, 5xx).
+    Busy,
+    /// No reply came in time.
+    NoReply,
+    /// There is no contact with the far side now.
+    NoContact,
+    /// The local MTA refused for now.
+    Deferred,
+    /// An operator asked for it.
+    Operator,
+    /// The sending process ended before it knew the outcome.
+    Interrupted,
+}
+
+/// A recipient's status as stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    /// Waits for its due time.
+    Queued,
+    /// Waits for an operator.
+    Held,
+    /// A worker has it.
+    Leased,
+    /// It has left or may have left; a reply is awaited.
+    Awaiting,
+    /// Accepted by the next system.
+    Delivered,
+    /// Refused for good.
+    Failed,
+    /// Given up at the end of its lifetime.
+    Expired,
+    /// Withdrawn by an operator.
+    Cancelled,
+}
+
+/// What an operator sees of a message.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct MessageView {
+    /// Its id.
+    pub id: Ulid,
+    /// The reverse-path, empty when null.
+    pub sender: String,
+    /// Octets of the canonical body.
+    pub size: u64,
+    /// Sending order.
+    pub priority: i8,
+    /// Who handed it over.
+    pub origin: String,
+    /// The peer's exchange id, or the caller's key.
+    pub origin_id: Option<String>,
+    /// When it was accepted.
+    pub accepted: Timestamp,
+    /// Its recipients.
+    pub recipients: Vec<RecipientView>,
+    /// Its history, oldest first; empty in listings.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub history: Vec<EventView>,
+}
+
+/// What an operator sees of a recipient.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct RecipientView {
+    /// Its row.
+    pub id: RecipientId,
+    /// The address.
+    pub address: String,
+    /// Routing key.
+    pub destination: String,
+    /// Status.
+    pub status: Status,
+    /// Why it waits, while it does.
+    pub reason: Option<WaitReason>,
+    /// When it is tried next, or until when a reply is awaited.
+    pub due: Option<Timestamp>,
+    /// When it is given up.
+    pub expires: Timestamp,
+    /// Counted attempts.
+    pub attempts: u32,
+    /// The last exchange's id.
+    pub exchange: Option<Ulid>,
+    /// The last gateway or remote server.
+    pub remote: Option<String>,
+    /// What was said last.
+    pub detail: Option<String>,
+}
+
+/// One line of a history.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct EventView {
+    /// When.
+    pub at: Timestamp,
+    /// `accepted`, `sent`, `delivered`, `failed`, `expired`, `deferred`, `awaiting`, `held`, `released`, `retried`, `cancelled`,
+    /// `interrupted`, `notified`.
+    pub kind: String,
+    /// The recipient that it concerns; absent when all.
+    pub recipient: Option<String>,
+    /// The exchange, gateway or server.
+    pub remote: Option<String>,
+    /// One line.
+    pub detail: String,
+}
+
+/// Which messages a listing shows.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub struct Filter {
+    /// Only messages with a recipient in this status.
+    pub status: Option<Status>,
+    /// Only messages with a recipient for this destination.
+    pub destination: Option<String>,
+    /// Only messages from this reverse-path.
+    pub sender: Option<String>,
+    /// Only messages after this id (the cursor).
+    pub after: Option<Ulid>,
+    /// At most so many.
+    pub limit: usize,
+}
+
+/// What an operator can do to a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Operation {
+    /// Make waiting recipients due now.
+    Retry,
+    /// Stop trying until released.
+    Hold,
+    /// End a hold.
+    Release,
+    /// Withdraw what has not left.
+    Cancel,
+}
+
+/// Counts for dashboards and `queue ls`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Totals {
+    /// Recipients per status.
+    pub recipients: std::collections::BTreeMap<String, u64>,
+    /// Messages with a recipient that is not done.
+    pub messages: u64,
+}

@@ -1,0 +1,126 @@
+//! The queue's contract.
+
+use bytes::Bytes;
+use jiff::Timestamp;
+use ulid::Ulid;
+
+use crate::model::*;
+
+/// Why the store did not do what was asked. Nothing of a failed call is stored.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// No room: 507, 452.
+    #[error(
+        "the disk of {path} is full; free some room: nothing acknowledged is lost, new mail is refused until then"
+    )]
+    Full {
+        /// The database.
+        path: String,
+    },
+    /// Cannot be written: 503, 451.
+    #[error("{path} cannot be written ({cause}); give the service write access to the file and its folder")]
+    ReadOnly {
+        /// The database.
+        path: String,
+        /// What the system said.
+        cause: String,
+    },
+    /// Not a sound database: 503, 451.
+    #[error(
+        "{path} is damaged ({cause}); stop the service, keep a copy of the file and recover it with `sqlite3 {path} .recover`"
+    )]
+    Damaged {
+        /// The database.
+        path: String,
+        /// What SQLite said.
+        cause: String,
+    },
+    /// Written by a newer version.
+    #[error(
+        "{path} was written by a newer version ({found}, this one knows {known}); install that version or newer"
+    )]
+    Newer {
+        /// The database.
+        path: String,
+        /// Its schema version.
+        found: i64,
+        /// The newest that this program knows.
+        known: i64,
+    },
+    /// Anything else: 503, 451.
+    #[error("{path}: {cause}")]
+    Other {
+        /// The database.
+        path: String,
+        /// What went wrong.
+        cause: String,
+    },
+}
+
+/// A durable queue. When a writing call returns `Ok`, its effect survives a crash of process and host.
+#[async_trait::async_trait]
+pub trait Store: Send + Sync + 'static {
+    /// Starts a large body. Bodies that no message refers to are removed at the next start.
+    async fn begin_body(&self) -> Result<BodyId, StoreError>;
+    /// Appends to a body that was begun in this process.
+    async fn append_body(&self, body: BodyId, chunk: Bytes) -> Result<(), StoreError>;
+    /// Removes a body that no message refers to.
+    async fn discard_body(&self, body: BodyId) -> Result<(), StoreError>;
+    /// Stores messages and reply in one synced transaction.
+    async fn enqueue(&self, submission: Submission) -> Result<Enqueued, StoreError>;
+    /// The stored answer to a request, for a repeat that is recognised before its body is read. `Conflict` when the digest differs
+    /// (pass `None` as digest to look by key only); `None` when unknown.
+    async fn find_reply(
+        &self,
+        scope: &str,
+        key: &str,
+        digest: Option<[u8; 32]>,
+    ) -> Result<Option<Enqueued>, StoreError>;
+
+    /// Destinations with a recipient that is due: queued and due, leased beyond its lease, awaiting beyond its deadline.
+    async fn due(&self, now: Timestamp) -> Result<Vec<DueDestination>, StoreError>;
+    /// When the next recipient becomes due, `None` when nothing waits.
+    async fn next_due(&self) -> Result<Option<Timestamp>, StoreError>;
+    /// Leases due messages, highest priority first, then longest due. Atomic: no two claims get the same recipient.
+    async fn claim(&self, claim: Claim<'_>) -> Result<Vec<ClaimedMessage>, StoreError>;
+    /// Stores that exchanges are about to leave; their recipients become `awaiting`. Durable before the first octet leaves.
+    async fn begin_exchanges(&self, exchanges: Vec<NewExchange>, at: Timestamp) -> Result<(), StoreError>;
+    /// Stores outcomes, together with the notifications that they cause, in one transaction.
+    async fn settle(
+        &self,
+        settlements: Vec<Settlement>,
+        notifications: Vec<NewMessage>,
+    ) -> Result<(), StoreError>;
+    /// The open exchange with this id and its message, for a late reply.
+    async fn find_exchange(&self, id: Ulid) -> Result<Option<(Ulid, OpenExchange)>, StoreError>;
+    /// At start: what this owner had leased is queued again at once (`interrupted`); what awaits stays awaiting.
+    async fn recover(&self, owner: &str, now: Timestamp) -> Result<u64, StoreError>;
+    /// Resolves once something became due earlier than was known: an enqueue, a release, a retry.
+    async fn changed(&self);
+
+    /// The body from octet `offset` on: at most one stored chunk, empty at the end.
+    async fn read_body(&self, body: BodyId, offset: u64) -> Result<Bytes, StoreError>;
+
+    /// One message with its history.
+    async fn message(&self, id: Ulid) -> Result<Option<MessageView>, StoreError>;
+    /// Messages in order of id, without history.
+    async fn list(&self, filter: Filter) -> Result<Vec<MessageView>, StoreError>;
+    /// Applies an operation to every recipient of a message that it fits; how many it fitted, `None` when there is no such message.
+    async fn operate(
+        &self,
+        id: Ulid,
+        operation: Operation,
+        at: Timestamp,
+        by: &str,
+    ) -> Result<Option<u64>, StoreError>;
+    /// Counts.
+    async fn totals(&self) -> Result<Totals, StoreError>;
+    /// Removes messages whose recipients are all done since before `done_before`, and request keys that expired before `now`.
+    /// Bounded work per call; returns how many messages went.
+    async fn purge(&self, done_before: Timestamp, now: Timestamp) -> Result<u64, StoreError>;
+    /// Whether new mail can be stored: tries a synced write.
+    async fn check(&self) -> Result<(), StoreError>;
+    /// Waits for what was accepted and closes the store.
+    async fn close(&self);
+}
