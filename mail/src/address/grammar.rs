@@ -46,7 +46,9 @@ fn quoted_local_part(text: &str) -> Result<usize, AddressError> {
         match character {
             '\\' => match characters.next() {
                 // quoted-pairSMTP is ASCII only.
-                Some((_, escaped)) if !escaped.is_ascii() => return Err(AddressError::LocalCharacter(escaped)),
+                Some((_, escaped)) if !escaped.is_ascii() => {
+                    return Err(AddressError::LocalCharacter(escaped));
+                }
                 Some(_) => {}
                 None => return Err(AddressError::UnclosedQuote),
             },

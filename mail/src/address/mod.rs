@@ -10,6 +10,7 @@ pub(crate) mod path;
 use std::{fmt, str::FromStr};
 
 pub use error::AddressError;
+pub(crate) use grammar::{is_atext, is_control};
 use serde::{Deserialize, Serialize};
 
 /// A mailbox address: local part, `@`, domain or address literal. Kept as written; quotes of a quoted local part stay.

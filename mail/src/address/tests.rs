@@ -22,7 +22,11 @@ fn valid_addresses_are_kept_as_written() {
     ] {
         let address = Address::parse(text).unwrap_or_else(|error| panic!("\"{text}\" {error}"));
         assert_eq!(
-            (address.as_str(), address.local_part(), address.destination().as_str()),
+            (
+                address.as_str(),
+                address.local_part(),
+                address.destination().as_str()
+            ),
             (text, local, destination)
         );
     }

@@ -1,11 +1,24 @@
 //! The envelope: reverse-path, recipients and their ESMTP parameters.
 //!
+//! What `Display` writes is one line of printable octets without a line end, whatever the fields hold: free text goes out as
+//! xtext. Reading it back gives an equal value.
+//!
 //! [`Sender`] and [`Recipient`] read and print the whole argument of `MAIL FROM:` and `RCPT TO:`; this text is what REST
 //! takes in `from` and `to`, what the queue stores and what Batch SMTP carries.
 
-use std::{fmt, str::FromStr};
+mod argument;
+mod error;
+#[cfg(test)]
+pub(crate) mod strategies;
+#[cfg(test)]
+mod tests;
+mod xtext;
 
-use crate::address::{Address, AddressError, ReversePath};
+use std::fmt;
+
+pub use error::ArgumentError;
+
+use crate::address::{Address, ReversePath};
 
 /// `BODY=` (RFC 6152, RFC 3030).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,20 +107,30 @@ pub struct Envelope {
     pub recipients: Vec<Recipient>,
 }
 
-/// Why an argument of `MAIL FROM:` or `RCPT TO:` is refused.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ArgumentError {
-    /// The path is not an address in angle brackets.
-    #[error("\"{path}\" {error}")]
-    Path {
-        /// What was given.
-        path: String,
-        /// Why it is none.
-        error: AddressError,
-    },
-    /// A parameter that nobody here knows.
-    #[error("the parameter {0} is not known")]
-    UnknownParameter(String),
+impl Envelope {
+    /// Whether an address in it needs SMTPUTF8 (RFC 6531), or the sender asked for it.
+    pub fn needs_smtputf8(&self) -> bool {
+        self.sender.parameters.smtputf8
+            || self
+                .sender
+                .path
+                .address()
+                .is_some_and(|address| !address.is_ascii())
+            || self
+                .recipients
+                .iter()
+                .any(|recipient| !recipient.address.is_ascii())
+    }
+
+    /// Whether a parameter of the DSN extension (RFC 3461) is used.
+    pub fn uses_dsn(&self) -> bool {
+        let sender = &self.sender.parameters;
+        sender.ret.is_some()
+            || sender.envid.is_some()
+            || self.recipients.iter().any(|recipient| {
+                recipient.parameters.notify.is_some() || recipient.parameters.orcpt.is_some()
+            })
+    }
 }
 
 impl Sender {
@@ -130,32 +153,93 @@ impl Recipient {
     }
 }
 
-impl FromStr for Sender {
-    type Err = ArgumentError;
-    /// Reads `<a@b> SIZE=10 ...`; a bare address without brackets and parameters is taken too.
-    fn from_str(_text: &str) -> Result<Self, ArgumentError> {
-        unimplemented!()
+impl fmt::Display for Body {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::SevenBit => "7BIT",
+            Self::EightBitMime => "8BITMIME",
+        })
     }
 }
 
-impl FromStr for Recipient {
-    type Err = ArgumentError;
-    /// Reads `<a@b> NOTIFY=NEVER ...`; a bare address without brackets and parameters is taken too.
-    fn from_str(_text: &str) -> Result<Self, ArgumentError> {
-        unimplemented!()
+impl fmt::Display for Ret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Full => "FULL",
+            Self::Headers => "HDRS",
+        })
+    }
+}
+
+impl fmt::Display for Notify {
+    /// `NEVER`, or the cases with commas between them; no case at all is `NEVER` too.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self::On {
+            success,
+            failure,
+            delay,
+        } = *self
+        else {
+            return f.write_str("NEVER");
+        };
+        let cases: Vec<&str> = [(success, "SUCCESS"), (failure, "FAILURE"), (delay, "DELAY")]
+            .into_iter()
+            .filter_map(|(wanted, name)| wanted.then_some(name))
+            .collect();
+        f.write_str(if cases.is_empty() { "NEVER" } else { "" })?;
+        f.write_str(&cases.join(","))
+    }
+}
+
+impl fmt::Display for MailParameters {
+    /// Each parameter behind a space, in fixed order.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(body) = self.body {
+            write!(f, " BODY={body}")?;
+        }
+        if let Some(size) = self.size {
+            write!(f, " SIZE={size}")?;
+        }
+        if self.smtputf8 {
+            f.write_str(" SMTPUTF8")?;
+        }
+        if let Some(ret) = self.ret {
+            write!(f, " RET={ret}")?;
+        }
+        if let Some(envid) = &self.envid {
+            write!(f, " ENVID={}", xtext::encode(envid))?;
+        }
+        if let Some(priority) = self.mt_priority {
+            write!(f, " MT-PRIORITY={}", priority.clamp(-9, 9))?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for RcptParameters {
+    /// Each parameter behind a space, in fixed order.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(notify) = self.notify {
+            write!(f, " NOTIFY={notify}")?;
+        }
+        if let Some((kind, address)) = &self.orcpt {
+            let kind: String = kind.chars().filter(|c| xtext::is_type_character(*c)).collect();
+            write!(f, " ORCPT={kind};{}", xtext::encode_address(&kind, address))?;
+        }
+        Ok(())
     }
 }
 
 impl fmt::Display for Sender {
     /// `<a@b> BODY=8BITMIME ...`
-    fn fmt(&self, _f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        unimplemented!()
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "<{}>{}", self.path, self.parameters)
     }
 }
 
 impl fmt::Display for Recipient {
     /// `<a@b> NOTIFY=FAILURE ...`
-    fn fmt(&self, _f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        unimplemented!()
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "<{}>{}", self.address, self.parameters)
     }
 }
