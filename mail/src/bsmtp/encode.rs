@@ -1,17 +1,70 @@
 //! The generator: strict output, one transaction per object.
 
-use crate::{Envelope, lines::BodyFacts};
+use std::fmt::Write;
+
+use crate::{
+    Envelope,
+    envelope::{Body, MailParameters},
+    lines::BodyFacts,
+};
+
+/// What stands in EHLO when the given name holds nothing that may.
+const NAMELESS: &str = "localhost";
+
+/// The parameters of MAIL that an object carries: those of the envelope, with `SIZE` set and `BODY` and `SMTPUTF8` added where
+/// the body or the addresses need them.
+pub fn parameters(envelope: &Envelope, facts: &BodyFacts) -> MailParameters {
+    let mut parameters = envelope.sender.parameters.clone();
+    parameters.size = Some(facts.size);
+    if facts.eight_bit {
+        parameters.body = Some(Body::EightBitMime);
+    }
+    parameters.smtputf8 = facts.eight_bit_headers || envelope.needs_smtputf8();
+    parameters
+}
 
 /// The commands before the body: EHLO, MAIL, RCPT, DATA. `SIZE` is set from `facts`, `BODY` and `SMTPUTF8` are added where the body or
 /// the addresses need them. Then follow the stuffed canonical body ([`crate::lines::Stuffer`]) and [`TAIL`].
-pub fn head(_name: &str, _envelope: &Envelope, _facts: &BodyFacts) -> Vec<u8> {
-    unimplemented!()
+pub fn head(name: &str, envelope: &Envelope, facts: &BodyFacts) -> Vec<u8> {
+    let mut head = String::with_capacity(128 + 64 * envelope.recipients.len());
+    let name: String = name.chars().filter(char::is_ascii_graphic).collect();
+    let name = if name.is_empty() { NAMELESS } else { &name };
+    // Writing to a String cannot fail.
+    let _ = write!(
+        head,
+        "EHLO {name}\r\nMAIL FROM:<{}>{}\r\n",
+        envelope.sender.path,
+        parameters(envelope, facts)
+    );
+    for recipient in &envelope.recipients {
+        let _ = write!(head, "RCPT TO:{recipient}\r\n");
+    }
+    head.push_str("DATA\r\n");
+    head.into_bytes()
 }
 
 /// What ends an object after its body: the final dot and QUIT.
 pub const TAIL: &[u8] = b".\r\nQUIT\r\n";
 
 /// The value of `required-extensions` for the object that [`head`] starts: the keywords that it uses, in fixed order.
-pub fn required_extensions(_envelope: &Envelope, _facts: &BodyFacts) -> String {
-    unimplemented!()
+///
+/// It is never empty and never left out: an absent parameter would require DSN (RFC 2442 section 2).
+pub fn required_extensions(envelope: &Envelope, facts: &BodyFacts) -> String {
+    let parameters = parameters(envelope, facts);
+    // SMTPUTF8 may only be offered together with 8BITMIME (RFC 6531 section 3.1), so it requires both.
+    let eight_bit = parameters.body.is_some() || parameters.smtputf8;
+    [
+        ("8bitMIME", eight_bit),
+        ("SIZE", true),
+        ("DSN", envelope.uses_dsn()),
+        ("SMTPUTF8", parameters.smtputf8),
+        ("MT-PRIORITY", parameters.mt_priority.is_some()),
+    ]
+    .into_iter()
+    .filter_map(|(keyword, used)| used.then_some(keyword))
+    .collect::<Vec<_>>()
+    .join(",")
 }
+
+#[cfg(test)]
+mod tests;

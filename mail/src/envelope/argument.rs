@@ -3,7 +3,7 @@
 use std::str::FromStr;
 
 use super::{
-    ArgumentError, Body, MailParameters, Notify, RcptParameters, Recipient, Ret, Sender, error::shown, xtext,
+    ArgumentError, Body, MailParameters, Notify, RcptParameters, Recipient, Ret, Sender, shown, xtext,
 };
 use crate::address::{Address, AddressError, ReversePath, path};
 

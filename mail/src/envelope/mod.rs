@@ -17,6 +17,7 @@ mod xtext;
 use std::fmt;
 
 pub use error::ArgumentError;
+pub(crate) use error::shown;
 
 use crate::address::{Address, ReversePath};
 

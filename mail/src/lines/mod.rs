@@ -8,7 +8,7 @@
 mod canonical;
 mod stuffing;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod unstuffing;
 
 pub use canonical::Canonicaliser;

@@ -71,7 +71,7 @@ impl Unstuffer {
     /// Appends the canonical body in `chunk` to `out`.
     ///
     /// # Errors
-    /// A CR or LF that is no part of a line end; what stood before it may have been appended.
+    /// A CR or LF that is no part of a line end. What stood before it has been appended.
     pub fn push(&mut self, chunk: &[u8], out: &mut Vec<u8>) -> Result<Unstuffed, BareLineEnd> {
         out.reserve(chunk.len() + 2);
         let mut rest = chunk;
@@ -131,6 +131,7 @@ impl Unstuffer {
                             self.end_line();
                         }
                         _ => {
+                            out.extend_from_slice(before(run, tail));
                             let cr = tail.starts_with(b"\r");
                             return Err(self.bare(cr, octets(chunk.len() - tail.len()), 0));
                         }
