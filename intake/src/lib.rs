@@ -1,1 +1,17 @@
-//! What ingestion on Earth and the gateway have in common: problem documents, request fields, spooling, operator routes.
+//! What ingestion on Earth and the gateway have in common: problem documents, request fields, reading and spooling bodies,
+//! taking Batch SMTP objects apart, operator routes.
+
+pub mod auth;
+pub mod fields;
+pub mod operator;
+pub mod problem;
+pub mod read;
+pub mod spool;
+pub mod transactions;
+
+pub use auth::{TokenError, Tokens};
+pub use fields::{Digests, Encoding};
+pub use problem::{Place, Problem};
+pub use read::{BodyReader, ReadDigest, ReadError, ReadLimits};
+pub use spool::{Spool, SpoolError};
+pub use transactions::{BadRecipient, Batch, BatchError, BatchSettings, Transaction, receive};

@@ -1,0 +1,209 @@
+//! What an operator asks of a queue and does to it, over HTTP. The same routes serve outbox and inbox.
+
+use std::sync::Arc;
+
+use axum::{
+    Extension, Json, Router,
+    extract::{
+        Path, Query, Request, State,
+        rejection::{PathRejection, QueryRejection},
+    },
+    middleware::{Next, from_fn_with_state},
+    response::{IntoResponse, Response},
+    routing::{get, post},
+};
+use http::{HeaderValue, header};
+use lightpost_clock::Clock;
+use lightpost_queue::{Filter, MessageView, Operation, Status, Store, Totals};
+use serde::{Deserialize, Serialize};
+use ulid::Ulid;
+
+use crate::{Problem, Tokens};
+
+/// Messages in one page of a listing, unless fewer are asked for; asking for more is refused.
+pub const PAGE: usize = 1000;
+const DEFAULT_PAGE: usize = 100;
+
+/// What the routes need.
+#[derive(Clone)]
+pub struct Operator {
+    /// The queue.
+    pub store: Arc<dyn Store>,
+    /// For the times of operations.
+    pub clock: Clock,
+    /// Who may ask; everybody when `None` (loopback, Unix socket).
+    pub tokens: Option<Arc<Tokens>>,
+}
+
+/// Who asks: the token's name, or `operator`. Put into the request's extensions by [`guard`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Caller(pub Arc<str>);
+
+/// One page of a listing.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Page {
+    /// In order of id.
+    pub messages: Vec<MessageView>,
+    /// What to pass as `after` for the next page; absent on the last one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<Ulid>,
+}
+
+/// What an operation did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Changed {
+    /// Recipients that it fitted.
+    pub changed: u64,
+}
+
+/// `GET /v1/messages`, `GET /v1/messages/{id}`, `POST /v1/messages/{id}/{operation}`, `GET /v1/totals`, `GET /v1/health`,
+/// all behind [`guard`]. Has no fallback; can be merged with further routes of the same paths.
+pub fn routes(operator: Operator) -> Router {
+    let tokens = operator.tokens.clone();
+    let router = Router::new()
+        .route("/v1/messages", get(list))
+        .route("/v1/messages/{id}", get(show))
+        .route("/v1/messages/{id}/{operation}", post(operate))
+        .route("/v1/totals", get(totals))
+        .route("/v1/health", get(health))
+        .with_state(operator);
+    guard(router, tokens)
+}
+
+/// Lets only callers with one of `tokens` pass (everybody when `None`) and tells the handlers who it is by [`Caller`].
+pub fn guard(router: Router, tokens: Option<Arc<Tokens>>) -> Router {
+    router.layer(from_fn_with_state(tokens, authenticate))
+}
+
+async fn authenticate(
+    State(tokens): State<Option<Arc<Tokens>>>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    let caller = match &tokens {
+        None => "operator",
+        Some(tokens) => match tokens.caller(request.headers()) {
+            Some(name) => name,
+            None => {
+                return Problem::unauthorized("send a known bearer token in Authorization").into_response();
+            }
+        },
+    };
+    let caller = Caller(caller.into());
+    request.extensions_mut().insert(caller);
+    next.run(request).await
+}
+
+/// A fallback that answers 404 with a problem document.
+pub async fn not_found(request: Request) -> Problem {
+    Problem::not_found(format!(
+        "there is nothing at {}",
+        request.uri().path().escape_debug()
+    ))
+}
+
+/// A fallback that answers 405 with a problem document.
+pub async fn method_not_allowed(request: Request) -> Problem {
+    let detail = format!(
+        "{} is not possible at {}",
+        request.method(),
+        request.uri().path().escape_debug()
+    );
+    Problem::new(http::StatusCode::METHOD_NOT_ALLOWED, detail)
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ListQuery {
+    status: Option<Status>,
+    destination: Option<String>,
+    sender: Option<String>,
+    after: Option<Ulid>,
+    limit: Option<usize>,
+}
+
+async fn list(
+    State(operator): State<Operator>,
+    query: Result<Query<ListQuery>, QueryRejection>,
+) -> Result<Json<Page>, Problem> {
+    let Query(query) = query.map_err(|error| Problem::bad_request(error.body_text()))?;
+    let limit = query.limit.unwrap_or(DEFAULT_PAGE);
+    if !(1..=PAGE).contains(&limit) {
+        return Err(Problem::bad_request(format!(
+            "limit is a number from 1 to {PAGE}"
+        )));
+    }
+    // One more than asked for tells whether there is a next page.
+    let filter = Filter {
+        status: query.status,
+        destination: query.destination.map(|domain| domain.to_ascii_lowercase()),
+        sender: query.sender,
+        after: query.after,
+        limit: limit + 1,
+    };
+    let mut messages = operator.store.list(filter).await?;
+    let more = messages.len() > limit;
+    messages.truncate(limit);
+    let next = messages.last().filter(|_| more).map(|message| message.id);
+    Ok(Json(Page { messages, next }))
+}
+
+async fn show(
+    State(operator): State<Operator>,
+    path: Result<Path<String>, PathRejection>,
+) -> Result<Json<MessageView>, Problem> {
+    let Path(text) = path.map_err(|error| Problem::bad_request(error.body_text()))?;
+    let id = message_id(&text)?;
+    let message = operator.store.message(id).await?;
+    message.map(Json).ok_or_else(|| unknown(&text))
+}
+
+async fn operate(
+    State(operator): State<Operator>,
+    Extension(caller): Extension<Caller>,
+    path: Result<Path<(String, String)>, PathRejection>,
+) -> Result<Json<Changed>, Problem> {
+    let Path((text, operation)) = path.map_err(|error| Problem::bad_request(error.body_text()))?;
+    let id = message_id(&text)?;
+    let operation = match operation.as_str() {
+        "retry" => Operation::Retry,
+        "hold" => Operation::Hold,
+        "release" => Operation::Release,
+        "cancel" => Operation::Cancel,
+        other => {
+            return Err(Problem::not_found(format!(
+                "there is no operation {}; use retry, hold, release or cancel",
+                other.escape_debug()
+            )));
+        }
+    };
+    let now = operator.clock.now();
+    let changed = operator.store.operate(id, operation, now, &caller.0).await?;
+    changed
+        .map(|changed| Json(Changed { changed }))
+        .ok_or_else(|| unknown(&text))
+}
+
+async fn totals(State(operator): State<Operator>) -> Result<Json<Totals>, Problem> {
+    Ok(Json(operator.store.totals().await?))
+}
+
+async fn health(State(operator): State<Operator>) -> Result<Response, Problem> {
+    operator.store.check().await?;
+    let mut response = Json(serde_json::json!({ "status": "ok" })).into_response();
+    response
+        .headers_mut()
+        .insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    Ok(response)
+}
+
+fn message_id(text: &str) -> Result<Ulid, Problem> {
+    Ulid::from_string(text).map_err(|_| unknown(text))
+}
+
+fn unknown(id: &str) -> Problem {
+    Problem::not_found(format!(
+        "there is no message {}; it may have been done and removed",
+        id.escape_debug()
+    ))
+}
