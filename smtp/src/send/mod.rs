@@ -1,11 +1,14 @@
 //! The sending side of SMTP and LMTP: sessions that are kept and reused.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+mod command;
+mod session;
+#[cfg(test)]
+mod tests;
+mod transaction;
 
-use bytes::Bytes;
-use futures_util::stream::BoxStream;
-use lightpost_clock::Clock;
-use lightpost_mail::{Envelope, lines::BodyFacts};
+use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
+
+pub use session::Session;
 
 use crate::Reply;
 
@@ -25,6 +28,17 @@ pub enum Address {
     Tcp(String, u16),
     /// A Unix socket.
     Unix(PathBuf),
+}
+
+impl fmt::Display for Address {
+    /// `host:port`, `[2001:db8::1]:port` or the socket's path.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(host, port) if host.contains(':') => write!(f, "[{host}]:{port}"),
+            Self::Tcp(host, port) => write!(f, "{host}:{port}"),
+            Self::Unix(path) => path.display().fmt(f),
+        }
+    }
 }
 
 /// Whether STARTTLS is used.
@@ -47,7 +61,8 @@ pub struct Target {
     pub address: Address,
     /// TLS.
     pub starttls: StartTls,
-    /// TLS settings for [`StartTls::Required`] and opportunistic use.
+    /// TLS settings for [`StartTls::Required`] and opportunistic use; the latter replaces their certificate verifier. Without
+    /// them [`StartTls::Opportunistic`] goes in clear and [`StartTls::Required`] fails.
     pub tls: Option<Arc<rustls::ClientConfig>>,
     /// Our name for EHLO or LHLO.
     pub helo: String,
@@ -64,7 +79,9 @@ pub enum RecipientOutcome {
     Refused(Reply),
     /// The mail needs an extension that the server does not offer (8BITMIME for 8-bit bodies is tolerated, SMTPUTF8 is not); nothing was sent for it.
     Unsupported(&'static str),
-    /// The connection was cut after the final dot and before the reply: delivered or not, nobody knows.
+    /// The final dot went out and no reply came back (cut, silence or garbage): delivered or not, nobody knows. RFC 1047
+    /// describes the case: the server may have taken the mail, and sending it again may deliver it twice; SMTP has
+    /// no way to ask. The text says what happened instead of the reply.
     Unknown(String),
 }
 
@@ -122,36 +139,4 @@ pub struct Delivery {
     pub server: String,
     /// Whether the server offers DSN (if not, `relayed` notifications are ours to send).
     pub dsn: bool,
-}
-
-/// An open session.
-pub struct Session {}
-
-impl Session {
-    /// Connects, greets, upgrades to TLS as asked.
-    ///
-    /// # Errors
-    /// [`SmtpError`]
-    pub async fn open(_target: &Target, _clock: &Clock) -> Result<Self, SmtpError> {
-        unimplemented!()
-    }
-
-    /// Delivers one mail; the session can be used again unless this fails. `body` is canonical, not stuffed.
-    /// ESMTP parameters are passed on as the server offers them.
-    ///
-    /// # Errors
-    /// [`SmtpError`]; nothing was accepted.
-    pub async fn deliver(
-        &mut self,
-        _envelope: &Envelope,
-        _facts: &BodyFacts,
-        _body: BoxStream<'static, std::io::Result<Bytes>>,
-    ) -> Result<Delivery, SmtpError> {
-        unimplemented!()
-    }
-
-    /// Says QUIT and closes.
-    pub async fn close(self) {
-        unimplemented!()
-    }
 }
