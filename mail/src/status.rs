@@ -47,7 +47,9 @@ impl FromStr for EnhancedCode {
         let mut next = || {
             parts
                 .next()
-                .filter(|part| part.bytes().all(|c| c.is_ascii_digit()))
+                .filter(|part| {
+                    part.bytes().all(|c| c.is_ascii_digit()) && (*part == "0" || !part.starts_with('0'))
+                })
                 .and_then(|part| part.parse::<u16>().ok())
         };
         match (next(), next(), next()) {
@@ -55,6 +57,30 @@ impl FromStr for EnhancedCode {
                 Ok(Self::new(class as u8, subject, detail))
             }
             _ => Err(NotACode),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_are_read_as_they_are_written() {
+        for text in ["2.0.0", "4.4.7", "5.1.1", "5.999.999"] {
+            assert_eq!(text.parse::<EnhancedCode>().unwrap().to_string(), text);
+        }
+        assert!(EnhancedCode::new(5, 1, 1).is_permanent());
+        assert!(!EnhancedCode::new(4, 1, 1).is_permanent());
+    }
+
+    #[test]
+    fn other_texts_are_no_codes() {
+        for text in [
+            "", "5", "5.1", "5.1.", "5.1.1.1", "3.1.1", "5.1000.0", "5.-1.0", "5.+1.0", "5.01.0", "05.1.1",
+            "5.1.1 ",
+        ] {
+            assert_eq!(text.parse::<EnhancedCode>(), Err(NotACode), "{text}");
         }
     }
 }

@@ -1,0 +1,103 @@
+//! The part for people.
+
+use std::fmt::Write;
+
+use super::{Action, Notification, RecipientStatus, one_line, report::code};
+use crate::date;
+
+/// Width to which the text is wrapped.
+const WIDTH: usize = 76;
+
+/// What the notification is about, in a few words.
+pub(super) fn subject(recipients: &[RecipientStatus]) -> &'static str {
+    if any(recipients, Action::Failed) {
+        "Undelivered mail returned to sender"
+    } else if any(recipients, Action::Delayed) {
+        "Delayed mail (still being retried)"
+    } else {
+        "Mail passed on"
+    }
+}
+
+fn any(recipients: &[RecipientStatus], action: Action) -> bool {
+    recipients.iter().any(|status| status.action == action)
+}
+
+pub(super) fn text(notification: &Notification<'_>, international: bool) -> String {
+    let host = one_line(notification.reporting_mta, false);
+    let arrival = date::rfc5322(notification.arrival);
+    let mut out = String::new();
+    wrap(
+        &mut out,
+        "",
+        &format!(
+            "This is the mail system at host {host}. It reports on your mail that it accepted on {arrival}."
+        ),
+    );
+    for (action, introduction) in [
+        (
+            Action::Failed,
+            "Your mail could not be delivered to the following recipients. It is no longer tried; if it matters, \
+             please send it again once the cause is gone.",
+        ),
+        (
+            Action::Delayed,
+            "Your mail has not yet been delivered to the following recipients. You do not need to do anything: it is \
+             kept and still being tried.",
+        ),
+        (
+            Action::Relayed,
+            "Your mail has been passed on for the following recipients to a system that does not report on delivery. \
+             You will hear no more of it unless it fails later.",
+        ),
+    ] {
+        if !any(notification.recipients, action) {
+            continue;
+        }
+        out.push_str("\r\n");
+        wrap(&mut out, "", introduction);
+        for status in notification
+            .recipients
+            .iter()
+            .filter(|status| status.action == action)
+        {
+            out.push_str("\r\n");
+            recipient(&mut out, status, international);
+        }
+    }
+    out
+}
+
+fn recipient(out: &mut String, status: &RecipientStatus, international: bool) {
+    // Writing to a String cannot fail.
+    let _ = write!(out, "<{}>\r\n", status.recipient.address);
+    let diagnostic = one_line(&status.diagnostic, international);
+    let said = match &status.remote_mta {
+        Some(remote) => format!("Host {} said: {diagnostic}", one_line(remote, false)),
+        None => diagnostic,
+    };
+    wrap(out, "    ", &format!("{said} (status {})", code(status)));
+    if let (Action::Delayed, Some(until)) = (status.action, status.retry_until) {
+        wrap(
+            out,
+            "    ",
+            &format!("It is tried until {}.", date::rfc5322(until)),
+        );
+    }
+}
+
+/// Appends words, as many to a line as fit.
+fn wrap(out: &mut String, indent: &str, text: &str) {
+    let mut column = 0;
+    for word in text.split(' ').filter(|word| !word.is_empty()) {
+        if column > 0 && column + 1 + word.len() > WIDTH {
+            out.push_str("\r\n");
+            column = 0;
+        }
+        let gap = if column == 0 { indent } else { " " };
+        out.push_str(gap);
+        out.push_str(word);
+        column += gap.len() + word.len();
+    }
+    out.push_str("\r\n");
+}

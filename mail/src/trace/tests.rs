@@ -1,0 +1,93 @@
+use proptest::prelude::*;
+
+use super::*;
+
+fn received<'a>() -> Received<'a> {
+    Received {
+        from: Some("mail.earth.example"),
+        by: "relay.earth.example",
+        with: "HTTP",
+        id: "01J9ZK",
+        recipient: Some("jörg@moon.example"),
+        at: "2026-11-22T04:05:06Z".parse().unwrap(),
+    }
+}
+
+#[test]
+fn the_field_is_folded() {
+    assert_eq!(
+        received().field(),
+        "Received: from mail.earth.example\r\n by relay.earth.example\r\n with HTTP\r\n id 01J9ZK\r\n \
+         for <jörg@moon.example>;\r\n Sun, 22 Nov 2026 04:05:06 +0000\r\n"
+    );
+    let field = Received {
+        from: None,
+        recipient: None,
+        id: "",
+        ..received()
+    }
+    .field();
+    assert_eq!(
+        field,
+        "Received: by relay.earth.example\r\n with HTTP\r\n id unknown;\r\n Sun, 22 Nov 2026 04:05:06 +0000\r\n"
+    );
+}
+
+#[test]
+fn our_own_field_is_counted_as_such() {
+    let field = received().field();
+    let expected = Hops { received: 1, own: 1 };
+    assert_eq!(hops(field.as_bytes(), "Relay.Earth.Example."), expected);
+    assert_eq!(hops(field.as_bytes(), "mail.earth.example").own, 0);
+}
+
+#[test]
+fn hops_are_counted_in_the_header_section_only() {
+    for (headers, received, own) in [
+        ("", 0, 0),
+        ("\r\nReceived: by x\r\n", 0, 0),
+        ("Received: by x", 1, 1),
+        ("Received: by x;date\r\n\r\nReceived: by x\r\n", 1, 1),
+        ("RECEIVED : from y\r\n\tBY\r\n X\r\n (by z); d\r\n", 1, 1),
+        ("Received: from y (by x) by z; by x\r\n", 1, 0),
+        ("Received: from y (a (by x) \\) by x) by z\r\n", 1, 0),
+        ("Received: from \"by x\" by z\r\n", 1, 0),
+        (
+            "Received: by x.example\r\nReceived: by x(comment)\r\nReceived: by\r\n",
+            3,
+            1,
+        ),
+        ("Received: (unclosed by x\r\n", 1, 0),
+        (
+            "X-Received: by x\r\nSubject: a\r\n Received: by x\r\nreceived: from b by x.\r\n",
+            1,
+            1,
+        ),
+        ("no colon\r\nReceived: by x\r\n", 1, 1),
+        ("Received: by x\nReceived: by x\n\nReceived: by x\n", 2, 2),
+    ] {
+        assert_eq!(
+            hops(headers.as_bytes(), "x"),
+            Hops { received, own },
+            "{headers:?}"
+        );
+    }
+}
+
+proptest! {
+    #[test]
+    fn no_value_adds_a_field(from in any::<String>(), id in "[\\r\\n\\t :;()a-z\\PC]{0,300}", recipient in any::<String>()) {
+        let field = Received { from: Some(&from), by: &id, with: &id, id: &id, recipient: Some(&recipient), ..received() }.field();
+        let body = field.strip_suffix("\r\n").unwrap();
+        for line in body.split("\r\n").skip(1) {
+            prop_assert!(line.starts_with(' ') && !line.trim().is_empty());
+        }
+        prop_assert!(!body.replace("\r\n", "").contains(['\r', '\n', '\0']));
+        prop_assert_eq!(hops(field.as_bytes(), "x").received, 1);
+    }
+
+    #[test]
+    fn any_header_section_is_judged(headers in proptest::collection::vec(any::<u8>(), 0..200)) {
+        let _ = hops(&headers, "x");
+    }
+}
