@@ -1,0 +1,261 @@
+//! One exchange on its way in: who sends it, what it holds, what is kept, what is answered.
+//!
+//! A request is judged in the order of what it costs: the peer, the fields, whether it is a repeat, and only then its body. What
+//! is accepted goes into the inbox together with the answer, in one transaction, so that a repeat gets the same answer
+//! and brings nothing twice.
+
+mod answer;
+mod judge;
+mod peer;
+#[cfg(test)]
+mod tests;
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    Router,
+    extract::{DefaultBodyLimit, Request, State},
+    response::{IntoResponse, Response},
+    routing::post,
+};
+use lightpost_clock::{Clock, add};
+use lightpost_intake::{
+    Batch, BatchError, BatchSettings, BodyReader, Digests, Encoding, Problem, ReadLimits, fields, operator,
+    receive, spool::discard_new,
+};
+use lightpost_mail::{
+    Envelope,
+    bsmtp::decode::{Limits, LineEnds, check_content_type},
+    trace::Received,
+};
+use lightpost_queue::{Enqueued, RequestKey, Store, Submission};
+use lightpost_transport::PeerIdentity;
+use tokio::sync::Semaphore;
+use ulid::Ulid;
+
+use crate::{Config, config::Peer, new_id};
+
+/// What Batch SMTP objects may require of us.
+const EXTENSIONS: &[&str] = &[
+    "8BITMIME",
+    "SIZE",
+    "DSN",
+    "SMTPUTF8",
+    "PIPELINING",
+    "ENHANCEDSTATUSCODES",
+    "MT-PRIORITY",
+];
+/// What a peer is asked to wait when too many objects come at once.
+const BUSY: Duration = Duration::from_secs(10);
+
+/// The receiving half of the gateway.
+pub(crate) struct Inbound {
+    config: Arc<Config>,
+    store: Arc<dyn Store>,
+    clock: Clock,
+    room: Semaphore,
+}
+
+/// The router that every transport feeds.
+pub(crate) fn router(config: Arc<Config>, store: Arc<dyn Store>, clock: Clock) -> Router {
+    let endpoint = config.listen.endpoint.clone();
+    let inbound = Inbound {
+        room: Semaphore::new(config.accept.concurrency.min(Semaphore::MAX_PERMITS)),
+        config,
+        store,
+        clock,
+    };
+    Router::new()
+        .route(&endpoint, post(exchange))
+        .fallback(operator::not_found)
+        .method_not_allowed_fallback(operator::method_not_allowed)
+        .layer(DefaultBodyLimit::disable())
+        .with_state(Arc::new(inbound))
+}
+
+async fn exchange(State(inbound): State<Arc<Inbound>>, request: Request) -> Response {
+    match inbound.take(request).await {
+        Ok(response) => response,
+        Err(problem) => {
+            tracing::info!(status = problem.status.as_u16(), detail = %problem.detail, "exchange refused");
+            problem.into_response()
+        }
+    }
+}
+
+/// What is known about an exchange before its body is read.
+struct Heading<'a> {
+    peer: &'a Peer,
+    /// How it came, for `Received`.
+    protocol: &'static str,
+    /// The peer's `Idempotency-Key`.
+    key: Option<String>,
+    digests: Digests,
+    encoding: Encoding,
+    /// The id in our trace field: the exchange's, or one of ours.
+    id: String,
+}
+
+impl Inbound {
+    async fn take(&self, request: Request) -> Result<Response, Problem> {
+        let identity = request.extensions().get::<PeerIdentity>();
+        let peer = peer::identify(&self.config.peers, identity, request.headers())?;
+        let protocol = identity.map_or("HTTP", |identity| identity.carrier.protocol());
+        let heading = self.heading(peer, protocol, request.headers())?;
+        if let Some(response) = self.known(&heading).await? {
+            return Ok(response);
+        }
+        let _room = self
+            .room
+            .try_acquire()
+            .map_err(|_| Problem::too_many("too many objects arrive at once", BUSY))?;
+        let limits = ReadLimits {
+            octets: self.config.accept.max_object,
+            idle: self.config.accept.idle,
+        };
+        let body = request.into_body();
+        let mut reader = BodyReader::new(body, heading.encoding, limits, self.clock.clone())?;
+        let batch = self.read(&mut reader, &heading).await;
+        self.conclude(batch, heading).await
+    }
+
+    fn heading<'a>(
+        &self,
+        peer: &'a Peer,
+        protocol: &'static str,
+        headers: &http::HeaderMap,
+    ) -> Result<Heading<'a>, Problem> {
+        check_content_type(fields::content_type(headers)?, EXTENSIONS)?;
+        let encoding = fields::encoding(headers)?;
+        let key = fields::idempotency_key(headers)?;
+        let id = key
+            .as_deref()
+            .filter(|key| key.bytes().all(|octet| octet.is_ascii_alphanumeric()))
+            .map_or_else(|| new_id(self.clock.now()).to_string(), str::to_owned);
+        Ok(Heading {
+            peer,
+            protocol,
+            digests: fields::digests(headers, encoding)?,
+            encoding,
+            key,
+            id,
+        })
+    }
+
+    /// The answer to a repeat that can be told by its fields alone.
+    async fn known(&self, heading: &Heading<'_>) -> Result<Option<Response>, Problem> {
+        let (Some(key), Some(digest)) = (&heading.key, heading.digests.decoded) else {
+            return Ok(None);
+        };
+        match self
+            .store
+            .find_reply(&heading.peer.name, key, Some(digest))
+            .await?
+        {
+            Some(Enqueued::Repeat(reply)) => {
+                tracing::info!(peer = heading.peer.name, key, "a repeat; answered from the store");
+                Ok(Some(answer::again(&reply)))
+            }
+            Some(Enqueued::Conflict) => Err(Problem::key_conflict(key)),
+            Some(Enqueued::Stored) | None => Ok(None),
+        }
+    }
+
+    async fn read(&self, reader: &mut BodyReader, heading: &Heading<'_>) -> Batch {
+        let accept = &self.config.accept;
+        let settings = BatchSettings {
+            line_ends: LineEnds::Crlf,
+            limits: Limits {
+                recipients: accept.max_recipients,
+                body: accept.max_message,
+                ..Limits::default()
+            },
+            name: &self.config.name,
+        };
+        let now = self.clock.now();
+        let prefix = |envelope: &Envelope| {
+            let single = match &envelope.recipients[..] {
+                [only] if only.address.is_ascii() => Some(only.address.as_str()),
+                _ => None,
+            };
+            let received = Received {
+                from: Some(&heading.peer.name),
+                by: &self.config.name,
+                with: heading.protocol,
+                id: &heading.id,
+                recipient: single,
+                at: now,
+            };
+            judge::is_wanted(envelope, heading.peer, accept).then(|| received.field())
+        };
+        receive(reader, &self.store, settings, prefix).await
+    }
+
+    /// Decides about an object that was read, and stores what is accepted.
+    async fn conclude(&self, batch: Batch, heading: Heading<'_>) -> Result<Response, Problem> {
+        let digest = match sound(&batch, &heading.digests) {
+            Ok(digest) => digest,
+            Err(problem) => {
+                batch.discard(&*self.store).await;
+                return Err(problem);
+            }
+        };
+        let now = self.clock.now();
+        let verdicts = judge::judge(batch.transactions, heading.peer, &self.config, now, &heading);
+        let answer = answer::Answer::new(&verdicts.refusals, batch.error.map(Problem::from));
+        for unused in &verdicts.unused {
+            discard_new(&*self.store, unused).await;
+        }
+        if verdicts.messages.is_empty() {
+            // Nothing was taken, so nothing has to be remembered: a repeat is judged afresh.
+            return Ok(answer.into_response());
+        }
+        let accepted: Vec<Ulid> = verdicts.messages.iter().map(|message| message.id).collect();
+        let bodies: Vec<_> = verdicts
+            .messages
+            .iter()
+            .map(|message| message.body.clone())
+            .collect();
+        let submission = Submission {
+            key: heading.key.clone().map(|key| RequestKey {
+                scope: heading.peer.name.clone(),
+                key,
+                digest,
+                expires: add(now, self.config.accept.remember),
+            }),
+            reply: answer.stored(),
+            messages: verdicts.messages,
+        };
+        let enqueued = self.store.enqueue(submission).await;
+        if !matches!(enqueued, Ok(Enqueued::Stored)) {
+            for body in &bodies {
+                discard_new(&*self.store, body).await;
+            }
+        }
+        match enqueued? {
+            Enqueued::Stored => {
+                for id in accepted {
+                    tracing::info!(%id, peer = heading.peer.name, exchange = heading.id, "on disk");
+                }
+                Ok(answer.into_response())
+            }
+            Enqueued::Repeat(reply) => Ok(answer::again(&reply)),
+            Enqueued::Conflict => Err(Problem::key_conflict(heading.key.as_deref().unwrap_or_default())),
+        }
+    }
+}
+
+/// The object's digest, unless nothing of the object may count: it did not arrive whole, is not what the peer sent, or
+/// could not be stored.
+fn sound(batch: &Batch, claimed: &Digests) -> Result<[u8; 32], Problem> {
+    match &batch.error {
+        None | Some(BatchError::Decode(_)) => {}
+        Some(error) => return Err(error.clone().into()),
+    }
+    let Some(digest) = batch.digest else {
+        let error = batch.error.clone().map(Problem::from);
+        return Err(error.unwrap_or_else(|| Problem::bad_request("the object did not arrive whole")));
+    };
+    digest.check(claimed)?;
+    Ok(digest.sha256)
+}

@@ -1,0 +1,117 @@
+//! From the inbox to the local MTA.
+//!
+//! [`dispatch`] leases what is due and starts a delivery for each mail and server; [`deliver`] makes the attempt over a kept
+//! session; [`outcome`] turns what the server said into the next status, purely; [`notify`] writes the notification where
+//! one is due; [`settle`] stores outcomes and notifications together, many in one transaction. The stored status is the
+//! checkpoint: what a crash interrupts is leased, and queued again at the next start.
+
+mod deliver;
+mod dispatch;
+mod line;
+mod notify;
+mod outcome;
+mod settle;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::HashSet,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use lightpost_clock::Clock;
+use lightpost_queue::{RecipientId, Store};
+use lightpost_transport::tls::TlsError;
+use tokio::{
+    sync::{Notify, mpsc},
+    task::JoinHandle,
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use self::{line::Line, settle::Outcome};
+use crate::Config;
+
+/// How long running deliveries may go on after the stop.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// What the stages share.
+struct Shared {
+    config: Arc<Config>,
+    store: Arc<dyn Store>,
+    clock: Clock,
+    /// One for each of [`crate::config::Onward::relays`].
+    lines: Vec<Arc<Line>>,
+    /// Recipients that are being worked on: should a lease ever run out meanwhile, they are not started twice.
+    flight: Mutex<HashSet<RecipientId>>,
+    /// Rings when a line has room again.
+    room: Notify,
+    stop: CancellationToken,
+}
+
+impl Shared {
+    fn flight(&self) -> MutexGuard<'_, HashSet<RecipientId>> {
+        self.flight.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The running sending half of the gateway.
+pub(crate) struct Onward {
+    shared: Arc<Shared>,
+    deliveries: TaskTracker,
+    dispatcher: JoinHandle<()>,
+    settler: JoinHandle<()>,
+}
+
+/// Starts to hand mail over.
+///
+/// # Errors
+/// When TLS towards a server cannot be set up.
+pub(crate) fn start(config: Arc<Config>, store: Arc<dyn Store>, clock: Clock) -> Result<Onward, TlsError> {
+    let lines = config
+        .onward
+        .relays()
+        .into_iter()
+        .map(|relay| Line::new(relay, clock.clone()).map(Arc::new))
+        .collect::<Result<Vec<_>, _>>()?;
+    let shared = Arc::new(Shared {
+        config,
+        store,
+        clock,
+        lines,
+        flight: Mutex::default(),
+        room: Notify::new(),
+        stop: CancellationToken::new(),
+    });
+    let deliveries = TaskTracker::new();
+    let (outcomes, settled) = mpsc::channel::<Outcome>(1024);
+    let settler = tokio::spawn(settle::run(shared.clone(), settled));
+    let dispatcher = tokio::spawn(dispatch::run(shared.clone(), deliveries.clone(), outcomes));
+    Ok(Onward {
+        shared,
+        deliveries,
+        dispatcher,
+        settler,
+    })
+}
+
+impl Onward {
+    /// Starts nothing new, lets running deliveries end for a few seconds, and stores their outcomes.
+    pub(crate) async fn stop(self) {
+        self.shared.stop.cancel();
+        let _ = self.dispatcher.await;
+        self.deliveries.close();
+        let clock = &self.shared.clock;
+        if clock.timeout(GRACE, self.deliveries.wait()).await.is_err() {
+            tracing::warn!(
+                deliveries = self.deliveries.len(),
+                "deliveries are cut off; they are repeated after the next start"
+            );
+        }
+        // The settler ends when the last delivery is gone, or now.
+        let mut settler = self.settler;
+        if clock.timeout(GRACE, &mut settler).await.is_err() {
+            settler.abort();
+        }
+    }
+}

@@ -1,0 +1,269 @@
+//! Starting and stopping the gateway.
+
+use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+
+use axum::Router;
+use lightpost_clock::Clock;
+use lightpost_intake::operator::{self, Operator};
+use lightpost_queue::{Store, StoreError, sqlite::SqliteStore};
+use lightpost_transport::{
+    quic::listener,
+    tls::{self, TlsError},
+    web::{self, Plain},
+};
+use tokio::{
+    net::{TcpListener, UnixListener},
+    task::JoinSet,
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{Config, housekeeping, inbound, onward};
+
+/// How long listeners may take to let running requests end.
+const GRACE: Duration = Duration::from_secs(15);
+/// Attempts to find a port that is free for TCP and UDP alike, where the configuration leaves it open.
+const PORTS: usize = 32;
+
+/// Why the gateway cannot start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The inbox cannot be used.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A certificate, key or list of CAs cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// An address cannot be listened on.
+    #[error("cannot listen on {address}: {cause}")]
+    Listen {
+        /// The address or socket.
+        address: String,
+        /// What the system said.
+        cause: io::Error,
+    },
+}
+
+/// A running gateway.
+pub struct Server {
+    https: SocketAddr,
+    admin: Option<SocketAddr>,
+    store: Arc<dyn Store>,
+    clock: Clock,
+    onward: onward::Onward,
+    tasks: JoinSet<()>,
+    stop: CancellationToken,
+}
+
+impl Server {
+    /// Opens the inbox, takes up what the last run left, and starts to listen.
+    ///
+    /// # Errors
+    /// [`StartError`]; nothing runs then.
+    pub async fn start(config: Config, clock: Clock) -> Result<Self, StartError> {
+        let config = Arc::new(config);
+        let tcp_tls = server_tls(&config, &[b"h2", b"http/1.1"])?;
+        let quic_tls = server_tls(&config, &[b"h3"])?;
+        let (tcp, quic) = bind(&config, quic_tls).await?;
+        let https = tcp
+            .local_addr()
+            .map_err(|cause| listen_error(config.listen.https, cause))?;
+        let admin = AdminListeners::bind(&config).await?;
+
+        let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&config.database, clock.clone()).await?);
+        let interrupted = store.recover(&config.name, clock.now()).await?;
+        if interrupted > 0 {
+            tracing::warn!(
+                recipients = interrupted,
+                "the last run ended in the middle of deliveries; they are repeated"
+            );
+        }
+        let onward = onward::start(config.clone(), store.clone(), clock.clone())?;
+        let stop = CancellationToken::new();
+        let mut tasks = JoinSet::new();
+        let router = inbound::router(config.clone(), store.clone(), clock.clone());
+        tasks.spawn(web::serve_tls(
+            tcp,
+            tcp_tls,
+            router.clone(),
+            clock.clone(),
+            stop.clone(),
+        ));
+        let (paths, quic_clock, quic_stop) = (config.paths.clone(), clock.clone(), stop.clone());
+        tasks.spawn(async move { listener::serve_paths(quic, router, &paths, quic_clock, quic_stop).await });
+        let admin_address = admin.address;
+        admin.serve(&config, &store, &clock, &stop, &mut tasks);
+        tasks.spawn(housekeeping::run(
+            store.clone(),
+            clock.clone(),
+            config.retention,
+            stop.clone(),
+        ));
+        tracing::info!(%https, name = config.name, "the gateway listens");
+        Ok(Self {
+            https,
+            admin: admin_address,
+            store,
+            clock,
+            onward,
+            tasks,
+            stop,
+        })
+    }
+
+    /// Where HTTP/3 (UDP), HTTP/2 and HTTP/1.1 (TCP) are served.
+    pub fn https_address(&self) -> SocketAddr {
+        self.https
+    }
+
+    /// Where an operator asks, when that is a TCP address.
+    pub fn admin_address(&self) -> Option<SocketAddr> {
+        self.admin
+    }
+
+    /// The inbox.
+    pub fn store(&self) -> Arc<dyn Store> {
+        self.store.clone()
+    }
+
+    /// Takes nothing new, lets running work end for a few seconds, and closes the inbox.
+    pub async fn stop(mut self) {
+        self.stop.cancel();
+        let tasks = &mut self.tasks;
+        let all = async { while tasks.join_next().await.is_some() {} };
+        if self.clock.timeout(GRACE, all).await.is_err() {
+            tracing::warn!("requests are cut off; nothing of them was acknowledged");
+            self.tasks.shutdown().await;
+        }
+        self.onward.stop().await;
+        self.store.close().await;
+    }
+}
+
+fn server_tls(config: &Config, alpn: &[&[u8]]) -> Result<Arc<rustls::ServerConfig>, TlsError> {
+    let listen = &config.listen;
+    let tls = tls::server(
+        &listen.certificate,
+        &listen.key,
+        listen.client_trust.as_deref(),
+        alpn,
+    )?;
+    Ok(Arc::new(tls))
+}
+
+/// Binds TCP and UDP on the same port. Where the system chooses it, UDP may be taken by somebody else: then another.
+async fn bind(
+    config: &Config,
+    tls: Arc<rustls::ServerConfig>,
+) -> Result<(TcpListener, quinn::Endpoint), StartError> {
+    let wanted = config.listen.https;
+    let attempts = if wanted.port() == 0 { PORTS } else { 1 };
+    let mut last = None;
+    // A gateway that was restarted can then tell its peers at once that it has forgotten their connections.
+    let options = listener::Options {
+        reset_key: Some(config.database.with_extension("reset-key")),
+    };
+    for _ in 0..attempts {
+        let tcp = TcpListener::bind(wanted)
+            .await
+            .map_err(|cause| listen_error(wanted, cause))?;
+        let address = tcp.local_addr().map_err(|cause| listen_error(wanted, cause))?;
+        match listener::bind_with(address, tls.clone(), &config.paths, &options) {
+            Ok(quic) => return Ok((tcp, quic)),
+            Err(cause) => last = Some((address, cause)),
+        }
+    }
+    let (address, cause) = last.unwrap_or((wanted, io::ErrorKind::AddrInUse.into()));
+    Err(StartError::Listen {
+        address: format!("{address}/udp"),
+        cause,
+    })
+}
+
+fn listen_error(address: impl ToString, cause: io::Error) -> StartError {
+    StartError::Listen {
+        address: address.to_string(),
+        cause,
+    }
+}
+
+/// The operator's listeners, bound.
+#[derive(Default)]
+struct AdminListeners {
+    tcp: Option<TcpListener>,
+    unix: Option<UnixListener>,
+    address: Option<SocketAddr>,
+}
+
+impl AdminListeners {
+    async fn bind(config: &Config) -> Result<Self, StartError> {
+        let mut listeners = Self::default();
+        let Some(admin) = &config.admin else {
+            return Ok(listeners);
+        };
+        if let Some(address) = admin.listen {
+            let tcp = TcpListener::bind(address)
+                .await
+                .map_err(|cause| listen_error(address, cause))?;
+            listeners.address = tcp.local_addr().ok();
+            listeners.tcp = Some(tcp);
+        }
+        if let Some(path) = &admin.socket {
+            let unix = unix_listener(path.clone())
+                .await
+                .map_err(|cause| listen_error(path.display(), cause))?;
+            listeners.unix = Some(unix);
+        }
+        Ok(listeners)
+    }
+
+    fn serve(
+        self,
+        config: &Config,
+        store: &Arc<dyn Store>,
+        clock: &Clock,
+        stop: &CancellationToken,
+        tasks: &mut JoinSet<()>,
+    ) {
+        let Some(admin) = &config.admin else { return };
+        // A Unix socket is guarded by its folder; tokens guard what others can reach.
+        let router = admin_router(store, clock, admin.tokens.clone().map(Arc::new));
+        let tcp = self.tcp.map(Plain::Tcp);
+        for listener in tcp.into_iter().chain(self.unix.map(Plain::Unix)) {
+            tasks.spawn(web::serve_plain(
+                listener,
+                router.clone(),
+                clock.clone(),
+                stop.clone(),
+            ));
+        }
+    }
+}
+
+fn admin_router(
+    store: &Arc<dyn Store>,
+    clock: &Clock,
+    tokens: Option<Arc<lightpost_intake::Tokens>>,
+) -> Router {
+    operator::routes(Operator {
+        store: store.clone(),
+        clock: clock.clone(),
+        tokens,
+    })
+    .fallback(operator::not_found)
+    .method_not_allowed_fallback(operator::method_not_allowed)
+}
+
+/// Binds a Unix socket; one that a dead process left behind is replaced, one that answers is not.
+async fn unix_listener(path: PathBuf) -> io::Result<UnixListener> {
+    match UnixListener::bind(&path) {
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+            if tokio::net::UnixStream::connect(&path).await.is_ok() {
+                return Err(error);
+            }
+            tokio::fs::remove_file(&path).await?;
+            UnixListener::bind(&path)
+        }
+        other => other,
+    }
+}
