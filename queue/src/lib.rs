@@ -4,6 +4,8 @@
 //! is the checkpoint: after a crash everything goes on from it alone. What the trait promises holds for several
 //! processes and hosts as well, so that a fleet may share one store later.
 
+#[cfg(test)]
+mod contract;
 pub mod model;
 pub mod schedule;
 pub mod sqlite;

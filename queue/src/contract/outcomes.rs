@@ -1,0 +1,176 @@
+//! What becomes of it.
+
+use lightpost_mail::EnhancedCode;
+
+use super::*;
+use crate::{Status, StoreError, WaitReason};
+
+fn retry(due: Timestamp, counted: bool, close_exchange: bool) -> Disposition {
+    Disposition::Retry {
+        due,
+        reason: WaitReason::Busy,
+        counted,
+        close_exchange,
+    }
+}
+
+pub(crate) async fn each_recipient_has_its_own_outcome(store: Shared) {
+    let names = ["b", "c", "d", "e", "f", "g"];
+    put(
+        &store,
+        vec![mail(1, names.map(|name| recipient(name, "moon.example")).into())],
+    )
+    .await;
+    let claimed = claim(&store, "w", at(0), 1).await.remove(0);
+    let dispositions = [
+        Disposition::Delivered,
+        Disposition::Failed(EnhancedCode::new(5, 1, 1)),
+        Disposition::Expired,
+        retry(at(30), true, true),
+        Disposition::Held("by policy".to_owned()),
+        Disposition::Awaiting(at(40)),
+    ];
+    let settlements = claimed.recipients.iter().zip(dispositions);
+    let settlements = settlements
+        .map(|(r, disposition)| settlement(r.id, disposition, at(1)))
+        .collect();
+    store.settle(settlements, Vec::new()).await.unwrap();
+    let seen = view(&store, 1).await;
+    let statuses: Vec<_> = seen.recipients.iter().map(|recipient| recipient.status).collect();
+    let wanted = [
+        Status::Delivered,
+        Status::Failed,
+        Status::Expired,
+        Status::Queued,
+        Status::Held,
+        Status::Awaiting,
+    ];
+    assert_eq!(statuses, wanted);
+    assert_eq!(
+        kinds(&seen),
+        [
+            "accepted",
+            "delivered",
+            "failed",
+            "expired",
+            "deferred",
+            "held",
+            "awaiting"
+        ]
+    );
+    assert_eq!(seen.recipients[1].detail.as_deref(), Some("5.1.1 said"));
+    let waits = &seen.recipients[3];
+    assert_eq!(
+        (waits.reason, waits.due, waits.attempts),
+        (Some(WaitReason::Busy), Some(at(30)), 1)
+    );
+    assert_eq!(waits.detail.as_deref(), Some("busy: said"));
+    assert_eq!(seen.recipients[5].due, Some(at(40)));
+    assert_eq!(store.next_due().await.unwrap(), Some(at(30)));
+    audit(&store).await;
+}
+
+pub(crate) async fn the_first_final_outcome_counts(store: Shared) {
+    put(&store, vec![simple(1)]).await;
+    let claimed = claim(&store, "w", at(0), 1).await.remove(0);
+    let recipient = claimed.recipients[0].id;
+    let first = vec![
+        settlement(recipient, Disposition::Delivered, at(1)),
+        settlement(recipient, retry(at(2), true, true), at(1)),
+    ];
+    store.settle(first, Vec::new()).await.unwrap();
+    let late = vec![
+        settlement(recipient, Disposition::Expired, at(2)),
+        settlement(RecipientId(99_999), Disposition::Expired, at(2)),
+    ];
+    store.settle(late, Vec::new()).await.unwrap();
+    assert_eq!(view(&store, 1).await.recipients[0].status, Status::Delivered);
+    assert_eq!(kinds(&view(&store, 1).await), ["accepted", "delivered"]);
+    let begun = store
+        .begin_exchanges(vec![exchange(90, &claimed, at(9))], at(3))
+        .await;
+    assert!(
+        matches!(begun, Err(StoreError::Other { .. })),
+        "what is done does not leave again"
+    );
+    audit(&store).await;
+}
+
+pub(crate) async fn a_closed_exchange_is_not_repeated(store: Shared) {
+    put(&store, vec![simple(1)]).await;
+    for (number, close) in [(90, false), (90, true), (91, true)] {
+        let claimed = claim(&store, "w", at(100), 1).await.remove(0);
+        let recipient = &claimed.recipients[0];
+        assert_eq!(recipient.exchange.is_some(), number == 90 && close);
+        store
+            .begin_exchanges(vec![exchange(number, &claimed, at(500))], at(100))
+            .await
+            .unwrap();
+        store
+            .settle(
+                vec![settlement(recipient.id, retry(at(100), close, close), at(100))],
+                Vec::new(),
+            )
+            .await
+            .unwrap();
+        assert_eq!(store.find_exchange(id(number)).await.unwrap().is_none(), close);
+    }
+    assert_eq!(view(&store, 1).await.recipients[0].attempts, 2);
+}
+
+pub(crate) async fn a_late_reply_after_failover_still_counts(store: Shared) {
+    put(&store, vec![simple(1)]).await;
+    let claimed = claim(&store, "w", at(0), 1).await.remove(0);
+    store
+        .begin_exchanges(vec![exchange(90, &claimed, at(50))], at(0))
+        .await
+        .unwrap();
+    let again = claim(&store, "w", at(50), 1).await.remove(0);
+    store
+        .begin_exchanges(vec![exchange(91, &again, at(100))], at(50))
+        .await
+        .unwrap();
+    let (message, open) = store.find_exchange(id(90)).await.unwrap().unwrap();
+    assert_eq!(message, id(1));
+    store
+        .settle(
+            vec![settlement(open.recipients[0], Disposition::Delivered, at(60))],
+            Vec::new(),
+        )
+        .await
+        .unwrap();
+    assert_eq!(store.find_exchange(id(90)).await.unwrap(), None);
+    assert_eq!(store.find_exchange(id(91)).await.unwrap(), None);
+    assert_eq!(store.next_due().await.unwrap(), None);
+}
+
+pub(crate) async fn notifications_are_stored_with_their_cause(store: Shared) {
+    put(&store, vec![simple(1)]).await;
+    let claimed = claim(&store, "w", at(0), 1).await.remove(0);
+    let failed = settlement(
+        claimed.recipients[0].id,
+        Disposition::Failed(EnhancedCode::new(5, 1, 2)),
+        at(1),
+    );
+    let mut dsn = mail(2, vec![recipient("a", "earth.example")]);
+    dsn.recipients[0].destination = crate::LOCAL.to_owned();
+    dsn.origin = "dsn".to_owned();
+    dsn.origin_id = Some(id(1).to_string());
+    dsn.sender = Sender::new(ReversePath::Null);
+    let orphan = NewMessage {
+        id: id(3),
+        recipients: Vec::new(),
+        ..dsn.clone()
+    };
+    assert!(store.settle(vec![failed.clone()], vec![orphan]).await.is_err());
+    assert_eq!(
+        view(&store, 1).await.recipients[0].status,
+        Status::Leased,
+        "both or none"
+    );
+    store.settle(vec![failed], vec![dsn]).await.unwrap();
+    assert_eq!(kinds(&view(&store, 1).await), ["accepted", "failed", "notified"]);
+    assert_eq!(view(&store, 2).await.sender, "");
+    assert_eq!(store.due(at(1)).await.unwrap()[0].destination, crate::LOCAL);
+    audit(&store).await;
+}

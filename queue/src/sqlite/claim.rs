@@ -1,0 +1,174 @@
+//! Leases.
+//!
+//! The index (destination, rank, due) is walked by rank: within one rank what is due stands at its front, in the order in
+//! which it is claimed. So a claim costs as much as it takes, however much waits.
+
+use std::collections::{HashMap, HashSet};
+
+use sqlx::{Row, sqlite::SqliteRow};
+use ulid::Ulid;
+
+use super::{rows, tx::Tx};
+use crate::{BodyId, ClaimedMessage, ClaimedRecipient, OpenExchange, RecipientId, Status};
+
+/// What [`crate::Claim`] asks, owned.
+pub(super) struct Request {
+    pub(super) owner: String,
+    pub(super) destination: String,
+    pub(super) now: i64,
+    pub(super) until: i64,
+    pub(super) limit: usize,
+}
+
+/// The ranks of a destination, best first.
+pub(super) const RANKS: &str = "WITH RECURSIVE ranks (rank) AS (\
+    SELECT (SELECT min(rank) FROM recipient WHERE destination = ?1 AND due IS NOT NULL) \
+    UNION ALL SELECT (SELECT min(rank) FROM recipient WHERE destination = ?1 AND due IS NOT NULL AND rank > ranks.rank) \
+    FROM ranks WHERE ranks.rank IS NOT NULL) SELECT rank FROM ranks WHERE rank IS NOT NULL";
+
+/// What is due in one rank, longest due first.
+pub(super) const FRONT: &str =
+    "SELECT message FROM recipient WHERE destination = ?1 AND rank = ?2 AND due <= ?3 ORDER BY due LIMIT ?4";
+
+/// All due recipients of the chosen messages.
+pub(super) const DUE: &str = "SELECT r.id, r.message, r.status, r.due, r.attempts, r.reason, r.owner, r.exchange, r.remote, \
+    r.detail, r.argument, r.destination, r.expires \
+    FROM json_each(?1) AS j CROSS JOIN recipient AS r ON r.message = j.value WHERE r.due <= ?2 ORDER BY r.id";
+
+pub(super) const MESSAGES: &str = "SELECT m.seq, m.id, m.sender, m.size, m.longest_line, m.flags, m.priority, m.origin, \
+    m.origin_id, m.accepted, m.body FROM json_each(?1) AS j CROSS JOIN message AS m ON m.seq = j.value";
+
+pub(super) const EXCHANGES: &str = "SELECT e.id, e.gateway, e.recipients, e.begun, e.until \
+    FROM json_each(?1) AS j CROSS JOIN exchange AS e ON e.id = unhex(j.value) WHERE e.closed IS NULL";
+
+/// Leases what is due.
+pub(super) async fn claim(tx: &mut Tx<'_>, request: &Request) -> Result<Vec<ClaimedMessage>, sqlx::Error> {
+    tx.flush().await?;
+    let chosen = choose(tx, request).await?;
+    if chosen.is_empty() {
+        return Ok(Vec::new());
+    }
+    let list = rows::json(&chosen)?;
+    let due = sqlx::query(DUE)
+        .bind(&list)
+        .bind(request.now)
+        .fetch_all(&mut *tx.connection)
+        .await?;
+    let exchanges = open_exchanges(tx, &due).await?;
+    let mut recipients: HashMap<i64, Vec<ClaimedRecipient>> = HashMap::new();
+    for row in &due {
+        let (message, recipient) = lease(tx, request, row, &exchanges)?;
+        recipients.entry(message).or_default().push(recipient);
+    }
+    tx.flush().await?;
+    let messages = sqlx::query(MESSAGES)
+        .bind(&list)
+        .fetch_all(&mut *tx.connection)
+        .await?;
+    messages
+        .iter()
+        .map(|row| {
+            let seq: i64 = row.try_get("seq")?;
+            claimed(row, recipients.remove(&seq).unwrap_or_default())
+        })
+        .collect()
+}
+
+async fn choose(tx: &mut Tx<'_>, request: &Request) -> Result<Vec<i64>, sqlx::Error> {
+    let ranks: Vec<i64> = sqlx::query_scalar(RANKS)
+        .bind(&request.destination)
+        .fetch_all(&mut *tx.connection)
+        .await?;
+    let (mut chosen, mut seen) = (Vec::new(), HashSet::new());
+    for rank in ranks {
+        let room = request.limit.saturating_sub(chosen.len());
+        if room == 0 {
+            break;
+        }
+        let front: Vec<i64> = sqlx::query_scalar(FRONT)
+            .bind(&request.destination)
+            .bind(rank)
+            .bind(request.now)
+            .bind(rows::integer(room as u64))
+            .fetch_all(&mut *tx.connection)
+            .await?;
+        chosen.extend(front.into_iter().filter(|message| seen.insert(*message)));
+    }
+    Ok(chosen)
+}
+
+fn lease(
+    tx: &mut Tx<'_>,
+    request: &Request,
+    row: &SqliteRow,
+    exchanges: &HashMap<Ulid, OpenExchange>,
+) -> Result<(i64, ClaimedRecipient), sqlx::Error> {
+    let id = tx.remember(row)?;
+    tx.change(id, tx.now, |recipient| {
+        recipient.status = Status::Leased;
+        recipient.due = Some(request.until);
+        recipient.owner = Some(request.owner.clone());
+    });
+    let exchange: Option<&[u8]> = row.try_get("exchange")?;
+    let exchange = exchange.map(rows::ulid).transpose()?;
+    let argument: &str = row.try_get("argument")?;
+    let recipient = ClaimedRecipient {
+        id: RecipientId(id),
+        recipient: rows::argument(argument)?,
+        destination: row.try_get("destination")?,
+        attempts: row.try_get("attempts")?,
+        expires: rows::time(row.try_get("expires")?)?,
+        exchange: exchange.and_then(|id| exchanges.get(&id).cloned()),
+    };
+    Ok((row.try_get("message")?, recipient))
+}
+
+async fn open_exchanges(
+    tx: &mut Tx<'_>,
+    due: &[SqliteRow],
+) -> Result<HashMap<Ulid, OpenExchange>, sqlx::Error> {
+    let mut ids = HashSet::new();
+    for row in due {
+        let id: Option<&[u8]> = row.try_get("exchange")?;
+        ids.extend(id.map(rows::ulid).transpose()?.map(rows::hex));
+    }
+    if ids.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let found = sqlx::query(EXCHANGES)
+        .bind(rows::json(&ids)?)
+        .fetch_all(&mut *tx.connection)
+        .await?;
+    found
+        .iter()
+        .map(|row| open_exchange(row).map(|exchange| (exchange.id, exchange)))
+        .collect()
+}
+
+/// A row of `exchange`.
+pub(super) fn open_exchange(row: &SqliteRow) -> Result<OpenExchange, sqlx::Error> {
+    let recipients: &str = row.try_get("recipients")?;
+    Ok(OpenExchange {
+        id: rows::ulid(row.try_get("id")?)?,
+        gateway: row.try_get("gateway")?,
+        recipients: serde_json::from_str(recipients)
+            .map_err(|error| super::error::undecodable("exchange.recipients", error))?,
+        begun: rows::time(row.try_get("begun")?)?,
+        until: rows::time(row.try_get("until")?)?,
+    })
+}
+
+fn claimed(row: &SqliteRow, recipients: Vec<ClaimedRecipient>) -> Result<ClaimedMessage, sqlx::Error> {
+    let sender: &str = row.try_get("sender")?;
+    Ok(ClaimedMessage {
+        id: rows::ulid(row.try_get("id")?)?,
+        sender: rows::argument(sender)?,
+        body: BodyId(row.try_get("body")?),
+        facts: rows::facts(row)?,
+        priority: row.try_get("priority")?,
+        accepted: rows::time(row.try_get("accepted")?)?,
+        origin: row.try_get("origin")?,
+        origin_id: row.try_get("origin_id")?,
+        recipients,
+    })
+}

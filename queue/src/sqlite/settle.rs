@@ -1,0 +1,319 @@
+//! Outcomes, and exchanges that leave.
+
+use std::collections::{BTreeSet, HashMap};
+
+use jiff::Timestamp;
+use sqlx::Row;
+use ulid::Ulid;
+
+use super::{
+    Refused,
+    insert::{Table, insert},
+    rows::{self, is_done, millis},
+    tx::{COLUMNS, Event, Recipient, Tx},
+};
+use crate::{Disposition, NewExchange, NewMessage, RecipientId, Settlement, Status, WaitReason};
+
+const EXCHANGE: Table = Table {
+    into: "exchange (id, message, gateway, digest, recipients, begun, until)",
+    columns: 7,
+    suffix: "ON CONFLICT (id) DO UPDATE SET until = excluded.until, closed = NULL",
+};
+const CLOSE: &str = "UPDATE exchange SET closed = ?2 WHERE id IN (SELECT unhex(value) FROM json_each(?1))";
+const PROLONG: &str = "UPDATE exchange SET until = j.value ->> 1 FROM json_each(?1) AS j WHERE exchange.id = unhex(j.value ->> 0)";
+const BY_ID: &str =
+    "SELECT j.value AS hex, m.seq FROM json_each(?1) AS j CROSS JOIN message AS m ON m.id = unhex(j.value)";
+const BEGUN: &str = "SELECT e.id FROM json_each(?1) AS j CROSS JOIN exchange AS e ON e.id = unhex(j.value)";
+
+/// Applies outcomes in order. What is done already stays as it is: the first outcome counts.
+pub(super) async fn settle(tx: &mut Tx<'_>, settlements: &[&Settlement]) -> Result<(), sqlx::Error> {
+    tx.load(settlements.iter().map(|settlement| settlement.recipient))
+        .await?;
+    let (mut closed, mut prolonged) = (BTreeSet::new(), Vec::new());
+    for settlement in settlements {
+        let id = settlement.recipient.0;
+        let Some(before) = tx.recipient(id) else {
+            continue;
+        };
+        if !fits(before.status, &settlement.disposition) {
+            continue;
+        }
+        let (message, exchange) = (before.message, before.exchange.map(rows::hex));
+        match (&settlement.disposition, exchange) {
+            (
+                Disposition::Retry {
+                    close_exchange: true, ..
+                },
+                Some(exchange),
+            ) => {
+                closed.insert(exchange);
+            }
+            (Disposition::Awaiting(until), Some(exchange)) => prolonged.push((exchange, millis(*until))),
+            _ => {}
+        }
+        tx.wake |= matches!(settlement.disposition, Disposition::Retry { .. });
+        tx.change(id, settlement.at, |recipient| apply(recipient, settlement));
+        tx.event(Event {
+            message,
+            recipient: Some(id),
+            at: settlement.at,
+            kind: kind(&settlement.disposition),
+            remote: settlement.remote.as_deref().map(rows::line),
+            detail: detail(settlement),
+        });
+    }
+    if !closed.is_empty() {
+        sqlx::query(CLOSE)
+            .bind(rows::json(&closed)?)
+            .bind(millis(tx.now))
+            .execute(&mut *tx.connection)
+            .await?;
+    }
+    if !prolonged.is_empty() {
+        sqlx::query(PROLONG)
+            .bind(rows::json(&prolonged)?)
+            .execute(&mut *tx.connection)
+            .await?;
+    }
+    Ok(())
+}
+
+/// Final outcomes are true whoever waits for them; what only postpones needs somebody who has the recipient.
+const fn fits(status: Status, disposition: &Disposition) -> bool {
+    match disposition {
+        Disposition::Delivered | Disposition::Failed(_) | Disposition::Expired => !is_done(status),
+        Disposition::Held(_) => matches!(status, Status::Leased | Status::Awaiting | Status::Queued),
+        Disposition::Retry { .. } | Disposition::Awaiting(_) => {
+            matches!(status, Status::Leased | Status::Awaiting)
+        }
+    }
+}
+
+fn apply(recipient: &mut Recipient, settlement: &Settlement) {
+    recipient.detail = Some(detail(settlement));
+    if let Some(remote) = &settlement.remote {
+        recipient.remote = Some(rows::line(remote));
+    }
+    recipient.reason = None;
+    recipient.due = None;
+    recipient.status = match &settlement.disposition {
+        Disposition::Delivered => Status::Delivered,
+        Disposition::Failed(_) => Status::Failed,
+        Disposition::Expired => Status::Expired,
+        Disposition::Held(_) => Status::Held,
+        Disposition::Awaiting(until) => {
+            recipient.due = Some(millis(*until));
+            Status::Awaiting
+        }
+        Disposition::Retry {
+            due, reason, counted, ..
+        } => {
+            recipient.due = Some(millis(*due));
+            recipient.reason = Some(rows::reason_word(*reason));
+            recipient.attempts += i64::from(*counted);
+            Status::Queued
+        }
+    };
+}
+
+const fn kind(disposition: &Disposition) -> &'static str {
+    match disposition {
+        Disposition::Delivered => "delivered",
+        Disposition::Failed(_) => "failed",
+        Disposition::Expired => "expired",
+        Disposition::Retry { .. } => "deferred",
+        Disposition::Held(_) => "held",
+        Disposition::Awaiting(_) => "awaiting",
+    }
+}
+
+fn detail(settlement: &Settlement) -> String {
+    let said = &settlement.detail;
+    rows::line(&match &settlement.disposition {
+        Disposition::Failed(code) if !said.contains(&code.to_string()) => format!("{code} {said}"),
+        Disposition::Held(reason) if said.is_empty() => reason.clone(),
+        Disposition::Held(reason) if reason != said => format!("{reason}: {said}"),
+        Disposition::Retry { reason, .. } if said.is_empty() => rows::reason_word(*reason),
+        Disposition::Retry { reason, .. } => format!("{}: {said}", rows::reason_word(*reason)),
+        _ => said.clone(),
+    })
+}
+
+/// Writes `notified` into the history of the messages that notifications are about (their `origin_id`).
+pub(super) async fn notified(tx: &mut Tx<'_>, notifications: &[&NewMessage]) -> Result<(), sqlx::Error> {
+    let about: HashMap<String, &NewMessage> = notifications
+        .iter()
+        .filter_map(|message| {
+            let id = Ulid::from_string(message.origin_id.as_deref()?).ok()?;
+            Some((rows::hex(id), *message))
+        })
+        .collect();
+    for (hex, seq) in sequences(tx, &about.keys().cloned().collect()).await? {
+        if let Some(notification) = about.get(&hex) {
+            tx.event(Event {
+                message: seq,
+                recipient: None,
+                at: notification.accepted,
+                kind: "notified",
+                remote: None,
+                detail: format!(
+                    "notification {} to <{}>",
+                    notification.id,
+                    addressee(notification)
+                ),
+            });
+        }
+    }
+    Ok(())
+}
+
+fn addressee(message: &NewMessage) -> &str {
+    message
+        .recipients
+        .first()
+        .map_or("", |recipient| recipient.recipient.address.as_str())
+}
+
+async fn sequences(tx: &mut Tx<'_>, ids: &BTreeSet<String>) -> Result<HashMap<String, i64>, sqlx::Error> {
+    if ids.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let found = sqlx::query(BY_ID)
+        .bind(rows::json(ids)?)
+        .fetch_all(&mut *tx.connection)
+        .await?;
+    found
+        .iter()
+        .map(|row| Ok((row.try_get("hex")?, row.try_get("seq")?)))
+        .collect()
+}
+
+/// Stores exchanges; each command's are stored together or, when one of its recipients is done already, not at all.
+pub(super) async fn begin(
+    tx: &mut Tx<'_>,
+    commands: &[(&[NewExchange], Timestamp)],
+) -> Result<Vec<Result<(), Refused>>, sqlx::Error> {
+    let all = || commands.iter().flat_map(|(exchanges, _)| *exchanges);
+    tx.load(all().flat_map(|exchange| exchange.recipients.iter().copied()))
+        .await?;
+    let messages = sequences(tx, &all().map(|exchange| rows::hex(exchange.message)).collect()).await?;
+    let mut begun = exchanges_known(tx, &all().map(|exchange| rows::hex(exchange.id)).collect()).await?;
+    let (mut answers, mut stored) = (Vec::with_capacity(commands.len()), Vec::new());
+    for (exchanges, at) in commands {
+        let refused = exchanges
+            .iter()
+            .find_map(|exchange| refuse(tx, &messages, exchange));
+        if let Some(refused) = refused {
+            answers.push(Err(refused));
+            continue;
+        }
+        for exchange in *exchanges {
+            let Some(seq) = messages.get(&rows::hex(exchange.message)) else {
+                continue;
+            };
+            let repeated = !begun.insert(rows::hex(exchange.id));
+            leave(tx, *seq, exchange, *at, repeated);
+            stored.push((exchange, *seq, *at, rows::json(&exchange.recipients)?));
+        }
+        answers.push(Ok(()));
+    }
+    insert(
+        tx.connection,
+        &EXCHANGE,
+        &stored,
+        |values, (exchange, seq, at, recipients)| {
+            values
+                .add(&exchange.id.to_bytes()[..])
+                .add(*seq)
+                .add(exchange.gateway.as_str())
+                .add(&exchange.digest[..])
+                .add(recipients.as_str())
+                .add(millis(*at))
+                .add(millis(exchange.until));
+        },
+    )
+    .await?;
+    Ok(answers)
+}
+
+async fn exchanges_known(tx: &mut Tx<'_>, ids: &BTreeSet<String>) -> Result<BTreeSet<String>, sqlx::Error> {
+    let found = sqlx::query(BEGUN)
+        .bind(rows::json(ids)?)
+        .fetch_all(&mut *tx.connection)
+        .await?;
+    found
+        .iter()
+        .map(|row| rows::ulid(row.try_get(0)?).map(rows::hex))
+        .collect()
+}
+
+fn refuse(tx: &Tx<'_>, messages: &HashMap<String, i64>, exchange: &NewExchange) -> Option<Refused> {
+    let Some(seq) = messages.get(&rows::hex(exchange.message)) else {
+        return Some(Refused(format!(
+            "message {} is not in the queue",
+            exchange.message
+        )));
+    };
+    let bad = exchange.recipients.iter().find(|RecipientId(id)| {
+        !tx.recipient(*id)
+            .is_some_and(|recipient| recipient.message == *seq && !is_done(recipient.status))
+    })?;
+    Some(Refused(format!(
+        "exchange {}: recipient {} is done or not of message {}",
+        exchange.id, bad.0, exchange.message
+    )))
+}
+
+fn leave(tx: &mut Tx<'_>, seq: i64, exchange: &NewExchange, at: Timestamp, repeated: bool) {
+    for RecipientId(id) in &exchange.recipients {
+        tx.change(*id, at, |recipient| {
+            recipient.status = Status::Awaiting;
+            recipient.due = Some(millis(exchange.until));
+            recipient.reason = None;
+            recipient.exchange = Some(exchange.id);
+            recipient.remote = Some(exchange.gateway.clone());
+        });
+    }
+    tx.event(Event {
+        message: seq,
+        recipient: exchange
+            .recipients
+            .first()
+            .filter(|_| exchange.recipients.len() == 1)
+            .map(|id| id.0),
+        at,
+        kind: if repeated { "resent" } else { "sent" },
+        remote: Some(exchange.gateway.clone()),
+        detail: format!("exchange {}", exchange.id),
+    });
+}
+
+/// Queues again at once what `owner` had leased.
+pub(super) async fn recover(tx: &mut Tx<'_>, owner: &str, now: Timestamp) -> Result<u64, sqlx::Error> {
+    tx.flush().await?;
+    let leased = sqlx::query(sqlx::AssertSqlSafe(format!(
+        "SELECT {COLUMNS} FROM recipient AS r WHERE r.owner = ?1"
+    )))
+    .bind(owner)
+    .fetch_all(&mut *tx.connection)
+    .await?;
+    for row in &leased {
+        let id = tx.remember(row)?;
+        let message: i64 = row.try_get("message")?;
+        tx.change(id, now, |recipient| {
+            recipient.status = Status::Queued;
+            recipient.due = Some(millis(now));
+            recipient.reason = Some(rows::reason_word(WaitReason::Interrupted));
+        });
+        tx.event(Event {
+            message,
+            recipient: Some(id),
+            at: now,
+            kind: "interrupted",
+            remote: None,
+            detail: format!("{owner} ended before it knew the outcome"),
+        });
+    }
+    tx.wake |= !leased.is_empty();
+    Ok(leased.len() as u64)
+}

@@ -1,0 +1,57 @@
+//! The contract, and what is particular to SQLite.
+
+use std::sync::Arc;
+
+use lightpost_clock::Clock;
+use tempfile::TempDir;
+
+use super::SqliteStore;
+use crate::contract;
+
+async fn store(folder: &TempDir) -> Arc<SqliteStore> {
+    let path = folder.path().join("queue.db");
+    Arc::new(
+        SqliteStore::open(&path, Clock::runtime(contract::at(0)))
+            .await
+            .unwrap(),
+    )
+}
+
+macro_rules! contract {
+    ($($check:ident)*) => {
+        mod keeps_the_contract {
+            use super::*;
+            $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $check() {
+                    let folder = TempDir::new().unwrap();
+                    contract::$check(store(&folder).await).await;
+                }
+            )*
+        }
+    };
+}
+
+contract! {
+    mail_comes_back_as_it_went_in
+    the_same_request_is_stored_once
+    concurrent_repeats_are_stored_once
+    a_large_body_is_read_from_any_octet
+    a_body_belongs_to_one_message
+    a_bad_command_harms_no_other
+    highest_priority_then_longest_due
+    due_names_each_destination_once
+    no_two_claims_get_the_same_recipient
+    a_lease_ends
+    what_awaits_comes_back_with_its_exchange
+    each_recipient_has_its_own_outcome
+    the_first_final_outcome_counts
+    a_closed_exchange_is_not_repeated
+    a_late_reply_after_failover_still_counts
+    notifications_are_stored_with_their_cause
+    operations_fit_some_statuses
+    changes_wake_the_dispatcher
+    listings_filter_and_go_on
+    done_messages_and_old_keys_go
+    a_closed_store_refuses
+}

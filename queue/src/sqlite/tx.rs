@@ -1,0 +1,301 @@
+//! One transaction: what the commands of a batch share.
+//!
+//! Recipients that a command touches are loaded once and changed in memory; [`Tx::flush`] writes all of them with one
+//! statement. History lines and the ledger are written once, at the end.
+
+use std::collections::{BTreeSet, HashMap};
+
+use jiff::Timestamp;
+use serde_json::json;
+use sqlx::{Row, SqliteConnection, sqlite::SqliteRow};
+use ulid::Ulid;
+
+use super::{
+    insert::{Table, insert},
+    rows::{self, is_done, status_number},
+};
+use crate::{RecipientId, Status};
+
+/// What is known of a body that is being written: chunks and octets so far.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Spool {
+    pub(super) chunks: i64,
+    pub(super) size: u64,
+}
+
+/// A recipient's changeable columns.
+#[derive(Clone)]
+pub(super) struct Recipient {
+    pub(super) message: i64,
+    pub(super) status: Status,
+    pub(super) due: Option<i64>,
+    pub(super) attempts: i64,
+    pub(super) reason: Option<String>,
+    pub(super) owner: Option<String>,
+    pub(super) exchange: Option<Ulid>,
+    pub(super) remote: Option<String>,
+    pub(super) detail: Option<String>,
+}
+
+/// A line of history to be written.
+pub(super) struct Event {
+    pub(super) message: i64,
+    pub(super) recipient: Option<i64>,
+    pub(super) at: Timestamp,
+    pub(super) kind: &'static str,
+    pub(super) remote: Option<String>,
+    pub(super) detail: String,
+}
+
+/// The last ids given out.
+pub(super) struct Ids {
+    pub(super) message: i64,
+    pub(super) recipient: i64,
+    pub(super) spool: i64,
+    event: i64,
+}
+
+/// A transaction under way.
+pub(super) struct Tx<'a> {
+    pub(super) connection: &'a mut SqliteConnection,
+    pub(super) now: Timestamp,
+    pub(super) ids: Ids,
+    /// Bodies being written, as they will be when this is committed; `None` once a message has one.
+    pub(super) spools: HashMap<i64, Option<Spool>>,
+    /// Bodies left to the sweeper.
+    pub(super) abandoned: Vec<i64>,
+    /// Whether something may be due earlier than before.
+    pub(super) wake: bool,
+    /// Change of the number of messages that are not done.
+    pub(super) open: i64,
+    pub(super) checks: i64,
+    counts: [i64; 8],
+    recipients: HashMap<i64, Recipient>,
+    changed: BTreeSet<i64>,
+    finished: HashMap<i64, i64>,
+    events: Vec<Event>,
+}
+
+const EVENT: Table = Table {
+    into: "event (message, id, recipient, at, kind, remote, detail)",
+    columns: 7,
+    suffix: "",
+};
+
+/// The columns of [`Recipient`], and the id.
+pub(super) const COLUMNS: &str =
+    "r.id, r.message, r.status, r.due, r.attempts, r.reason, r.owner, r.exchange, r.remote, r.detail";
+
+const LOAD: &str = "SELECT r.id, r.message, r.status, r.due, r.attempts, r.reason, r.owner, r.exchange, r.remote, r.detail \
+    FROM json_each(?1) AS j CROSS JOIN recipient AS r ON r.id = j.value";
+
+const STORE: &str = "UPDATE recipient SET status = j.value ->> 1, due = j.value ->> 2, attempts = j.value ->> 3, \
+    reason = j.value ->> 4, owner = j.value ->> 5, exchange = unhex(j.value ->> 6), remote = j.value ->> 7, \
+    detail = j.value ->> 8 FROM json_each(?1) AS j WHERE recipient.id = j.value ->> 0";
+
+const FINISH: &str = "UPDATE message SET done = j.value ->> 1 FROM json_each(?1) AS j \
+    WHERE message.seq = j.value ->> 0 AND message.done IS NULL \
+    AND NOT EXISTS (SELECT 1 FROM recipient AS r WHERE r.message = message.seq AND r.status < 4)";
+
+const LEDGER: &str = "UPDATE ledger SET message = ?1, recipient = ?2, spool = ?3, event = ?4, checks = checks + ?5, \
+    open = open + ?6, queued = queued + ?7, held = held + ?8, leased = leased + ?9, awaiting = awaiting + ?10, \
+    delivered = delivered + ?11, failed = failed + ?12, expired = expired + ?13, cancelled = cancelled + ?14";
+
+impl<'a> Tx<'a> {
+    /// Takes the write lock and reads the ledger.
+    pub(super) async fn begin(
+        connection: &'a mut SqliteConnection,
+        now: Timestamp,
+    ) -> Result<Self, sqlx::Error> {
+        let row = sqlx::query("BEGIN IMMEDIATE; SELECT message, recipient, spool, event FROM ledger")
+            .fetch_one(&mut *connection)
+            .await?;
+        let ids = Ids {
+            message: row.try_get(0)?,
+            recipient: row.try_get(1)?,
+            spool: row.try_get(2)?,
+            event: row.try_get(3)?,
+        };
+        Ok(Self {
+            connection,
+            now,
+            ids,
+            spools: HashMap::new(),
+            abandoned: Vec::new(),
+            wake: false,
+            open: 0,
+            checks: 0,
+            counts: [0; 8],
+            recipients: HashMap::new(),
+            changed: BTreeSet::new(),
+            finished: HashMap::new(),
+            events: Vec::new(),
+        })
+    }
+
+    /// Writes what was collected and commits: the one sync of the batch.
+    pub(super) async fn commit(mut self) -> Result<Committed, sqlx::Error> {
+        self.flush().await?;
+        let events = std::mem::take(&mut self.events);
+        let first = self.ids.event;
+        self.ids.event += rows::integer(events.len() as u64);
+        let numbered: Vec<(i64, Event)> = (first + 1..).zip(events).collect();
+        insert(self.connection, &EVENT, &numbered, |values, (id, event)| {
+            values
+                .add(event.message)
+                .add(*id)
+                .add(event.recipient)
+                .add(rows::millis(event.at))
+                .add(event.kind)
+                .add(event.remote.as_deref())
+                .add(event.detail.as_str());
+        })
+        .await?;
+        self.write_ledger().await?;
+        sqlx::query("COMMIT").execute(&mut *self.connection).await?;
+        Ok(Committed {
+            spools: self.spools,
+            abandoned: self.abandoned,
+            wake: self.wake,
+        })
+    }
+
+    async fn write_ledger(&mut self) -> Result<(), sqlx::Error> {
+        let mut query = sqlx::query(LEDGER)
+            .bind(self.ids.message)
+            .bind(self.ids.recipient)
+            .bind(self.ids.spool)
+            .bind(self.ids.event)
+            .bind(self.checks)
+            .bind(self.open);
+        for count in self.counts {
+            query = query.bind(count);
+        }
+        query.execute(&mut *self.connection).await?;
+        Ok(())
+    }
+
+    /// Adds a line to the history.
+    pub(super) fn event(&mut self, event: Event) {
+        self.events.push(event);
+    }
+
+    /// Counts a recipient in or out.
+    pub(super) fn count(&mut self, status: Status, change: i64) {
+        if let Some(count) = self.counts.get_mut(status as usize) {
+            *count += change;
+        }
+    }
+
+    /// Makes sure that [`Tx::recipient`] knows these, as far as they exist.
+    pub(super) async fn load(&mut self, ids: impl Iterator<Item = RecipientId>) -> Result<(), sqlx::Error> {
+        let missing: Vec<i64> = ids
+            .map(|id| id.0)
+            .filter(|id| !self.recipients.contains_key(id))
+            .collect();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let found = sqlx::query(LOAD)
+            .bind(rows::json(&missing)?)
+            .fetch_all(&mut *self.connection)
+            .await?;
+        found.iter().try_for_each(|row| self.remember(row).map(|_| ()))
+    }
+
+    /// Takes a row with [`COLUMNS`] in, unless it is known already; gives its id.
+    pub(super) fn remember(&mut self, row: &SqliteRow) -> Result<i64, sqlx::Error> {
+        let id = row.try_get("id")?;
+        if !self.recipients.contains_key(&id) {
+            let exchange: Option<&[u8]> = row.try_get("exchange")?;
+            let recipient = Recipient {
+                message: row.try_get("message")?,
+                status: rows::status(row, "status")?,
+                due: row.try_get("due")?,
+                attempts: row.try_get("attempts")?,
+                reason: row.try_get("reason")?,
+                owner: row.try_get("owner")?,
+                exchange: exchange.map(rows::ulid).transpose()?,
+                remote: row.try_get("remote")?,
+                detail: row.try_get("detail")?,
+            };
+            self.recipients.insert(id, recipient);
+        }
+        Ok(id)
+    }
+
+    /// A loaded recipient.
+    pub(super) fn recipient(&self, id: i64) -> Option<&Recipient> {
+        self.recipients.get(&id)
+    }
+
+    /// Changes a loaded recipient; keeps the counts, and looks at its message once it is done.
+    pub(super) fn change(&mut self, id: i64, at: Timestamp, change: impl FnOnce(&mut Recipient)) {
+        let Some(recipient) = self.recipients.get_mut(&id) else {
+            return;
+        };
+        let before = recipient.status;
+        change(recipient);
+        let (after, message) = (recipient.status, recipient.message);
+        if is_done(after) {
+            recipient.due = None;
+            self.finished.insert(message, rows::millis(at));
+        }
+        if after != Status::Leased {
+            recipient.owner = None;
+        }
+        self.count(before, -1);
+        self.count(after, 1);
+        self.changed.insert(id);
+    }
+
+    /// Writes changed recipients, so that queries see them.
+    pub(super) async fn flush(&mut self) -> Result<(), sqlx::Error> {
+        if self.changed.is_empty() {
+            return Ok(());
+        }
+        let mut all = Vec::with_capacity(self.changed.len());
+        for id in std::mem::take(&mut self.changed) {
+            if let Some(r) = self.recipients.get(&id) {
+                let exchange = r.exchange.map(rows::hex);
+                all.push(json!([
+                    id,
+                    status_number(r.status),
+                    r.due,
+                    r.attempts,
+                    r.reason,
+                    r.owner,
+                    exchange,
+                    r.remote,
+                    r.detail
+                ]));
+            }
+        }
+        sqlx::query(STORE)
+            .bind(rows::json(&all)?)
+            .execute(&mut *self.connection)
+            .await?;
+        if !self.finished.is_empty() {
+            let finished: Vec<(i64, i64)> = std::mem::take(&mut self.finished).into_iter().collect();
+            let done = sqlx::query(FINISH)
+                .bind(rows::json(&finished)?)
+                .execute(&mut *self.connection)
+                .await?;
+            self.open -= rows::integer(done.rows_affected());
+        }
+        Ok(())
+    }
+
+    /// Forgets recipients that were removed.
+    pub(super) fn forget(&mut self, message: i64) {
+        self.recipients
+            .retain(|_, recipient| recipient.message != message);
+    }
+}
+
+/// What a committed transaction changes in memory.
+pub(super) struct Committed {
+    pub(super) spools: HashMap<i64, Option<Spool>>,
+    pub(super) abandoned: Vec<i64>,
+    pub(super) wake: bool,
+}

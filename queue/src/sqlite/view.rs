@@ -1,0 +1,211 @@
+//! What operators see.
+
+use sqlx::{AssertSqlSafe, Row, SqliteConnection, sqlite::SqliteRow};
+use ulid::Ulid;
+
+use super::{
+    claim, rows,
+    rows::{STATUSES, status_number},
+};
+use crate::{
+    Enqueued, EventView, Filter, MessageView, OpenExchange, RecipientId, RecipientView, StoredReply, Totals,
+};
+
+/// The most messages in one listing.
+const LIMIT: usize = 1000;
+
+const RECIPIENTS: &str = "SELECT r.id, r.message, r.argument, r.destination, r.status, r.reason, r.due, r.expires, \
+    r.attempts, r.exchange, r.remote, r.detail \
+    FROM json_each(?1) AS j CROSS JOIN recipient AS r ON r.message = j.value ORDER BY r.id";
+const HISTORY: &str = "SELECT e.at, e.kind, r.argument, e.remote, e.detail FROM event AS e \
+    LEFT JOIN recipient AS r ON r.id = e.recipient WHERE e.message = ?1 ORDER BY e.id";
+const EXCHANGE: &str = "SELECT e.id, e.gateway, e.recipients, e.begun, e.until, m.id AS mail FROM exchange AS e \
+    CROSS JOIN message AS m ON m.seq = e.message WHERE e.id = ?1 AND e.closed IS NULL AND EXISTS \
+    (SELECT 1 FROM json_each(e.recipients) AS j CROSS JOIN recipient AS r ON r.id = j.value WHERE r.status < 4)";
+const REQUEST: &str =
+    "SELECT digest, status, body FROM request WHERE scope = ?1 AND key = ?2 AND expires > ?3";
+const TOTALS: &str =
+    "SELECT queued, held, leased, awaiting, delivered, failed, expired, cancelled, open FROM ledger";
+
+/// The answer to a request that was stored.
+pub(super) async fn reply(
+    connection: &mut SqliteConnection,
+    scope: &str,
+    key: &str,
+    digest: Option<[u8; 32]>,
+    now: i64,
+) -> Result<Option<Enqueued>, sqlx::Error> {
+    let row = sqlx::query(REQUEST)
+        .bind(scope)
+        .bind(key)
+        .bind(now)
+        .fetch_optional(connection)
+        .await?;
+    let Some(row) = row else {
+        return Ok(None);
+    };
+    let (stored, reply): ([u8; 32], StoredReply) = super::enqueue::request(&row)?;
+    Ok(Some(super::enqueue::repeat(
+        digest.unwrap_or(stored),
+        stored,
+        &reply,
+    )))
+}
+
+/// An exchange to which an answer still matters, and its message.
+pub(super) async fn exchange(
+    connection: &mut SqliteConnection,
+    id: Ulid,
+) -> Result<Option<(Ulid, OpenExchange)>, sqlx::Error> {
+    let row = sqlx::query(EXCHANGE)
+        .bind(&id.to_bytes()[..])
+        .fetch_optional(connection)
+        .await?;
+    row.map(|row| Ok((rows::ulid(row.try_get("mail")?)?, claim::open_exchange(&row)?)))
+        .transpose()
+}
+
+/// One message with its history.
+pub(super) async fn message(
+    connection: &mut SqliteConnection,
+    id: Ulid,
+) -> Result<Option<MessageView>, sqlx::Error> {
+    let row = sqlx::query(
+        "SELECT seq, id, sender, size, priority, origin, origin_id, accepted FROM message WHERE id = ?1",
+    )
+    .bind(&id.to_bytes()[..])
+    .fetch_optional(&mut *connection)
+    .await?;
+    let Some(row) = row else {
+        return Ok(None);
+    };
+    let seq: i64 = row.try_get("seq")?;
+    let Some(mut view) = views(connection, &[row]).await?.pop() else {
+        return Ok(None);
+    };
+    let history = sqlx::query(HISTORY).bind(seq).fetch_all(connection).await?;
+    view.history = history.iter().map(event).collect::<Result<_, _>>()?;
+    Ok(Some(view))
+}
+
+/// Messages in order of id.
+pub(super) async fn list(
+    connection: &mut SqliteConnection,
+    filter: &Filter,
+) -> Result<Vec<MessageView>, sqlx::Error> {
+    let mut text = String::from(
+        "SELECT m.seq, m.id, m.sender, m.size, m.priority, m.origin, m.origin_id, m.accepted FROM message AS m WHERE m.id > ?1",
+    );
+    let rare = matches!(filter.status.map(status_number), Some(1 | 5 | 6 | 7));
+    if rare {
+        // The number stands in the text so that SQLite sees that the partial index fits.
+        let number = filter.status.map_or(0, status_number);
+        text += &format!(" AND m.seq IN (SELECT r.message FROM recipient AS r WHERE r.status = {number})");
+    }
+    if filter.destination.is_some() || (filter.status.is_some() && !rare) {
+        text += " AND EXISTS (SELECT 1 FROM recipient AS r WHERE r.message = m.seq \
+            AND (?2 IS NULL OR r.status = ?2) AND (?3 IS NULL OR r.destination = ?3))";
+    }
+    if filter.sender.is_some() {
+        text += " AND m.sender >= ?4 AND substr(m.sender, 1, length(?4)) = ?4";
+    }
+    text += " ORDER BY m.id LIMIT ?5";
+    let found = sqlx::query(AssertSqlSafe(text))
+        .bind(filter.after.map_or([0; 16], |id| id.to_bytes()).as_slice())
+        .bind(filter.status.map(status_number))
+        .bind(filter.destination.as_deref())
+        .bind(filter.sender.as_deref().map(|sender| format!("<{sender}>")))
+        .bind(rows::integer(filter.limit.min(LIMIT) as u64))
+        .fetch_all(&mut *connection)
+        .await?;
+    views(connection, &found).await
+}
+
+/// The counts of the ledger.
+pub(super) async fn totals(connection: &mut SqliteConnection) -> Result<Totals, sqlx::Error> {
+    let row = sqlx::query(TOTALS).fetch_one(connection).await?;
+    let mut totals = Totals {
+        messages: rows::count(row.try_get("open")?),
+        ..Totals::default()
+    };
+    for (index, status) in STATUSES.iter().enumerate() {
+        if let Ok(serde_json::Value::String(word)) = serde_json::to_value(status) {
+            totals.recipients.insert(word, rows::count(row.try_get(index)?));
+        }
+    }
+    Ok(totals)
+}
+
+async fn views(
+    connection: &mut SqliteConnection,
+    messages: &[SqliteRow],
+) -> Result<Vec<MessageView>, sqlx::Error> {
+    let mut numbers = Vec::with_capacity(messages.len());
+    for row in messages {
+        numbers.push(row.try_get::<i64, _>("seq")?);
+    }
+    let found = sqlx::query(RECIPIENTS)
+        .bind(rows::json(&numbers)?)
+        .fetch_all(connection)
+        .await?;
+    let mut recipients: std::collections::HashMap<i64, Vec<RecipientView>> = std::collections::HashMap::new();
+    for row in &found {
+        recipients
+            .entry(row.try_get("message")?)
+            .or_default()
+            .push(recipient(row)?);
+    }
+    messages
+        .iter()
+        .zip(numbers)
+        .map(|(row, seq)| view(row, recipients.remove(&seq).unwrap_or_default()))
+        .collect()
+}
+
+fn view(row: &SqliteRow, recipients: Vec<RecipientView>) -> Result<MessageView, sqlx::Error> {
+    let sender: lightpost_mail::Sender = rows::argument(row.try_get("sender")?)?;
+    Ok(MessageView {
+        id: rows::ulid(row.try_get("id")?)?,
+        sender: sender.path.to_string(),
+        size: rows::count(row.try_get("size")?),
+        priority: row.try_get("priority")?,
+        origin: row.try_get("origin")?,
+        origin_id: row.try_get("origin_id")?,
+        accepted: rows::time(row.try_get("accepted")?)?,
+        recipients,
+        history: Vec::new(),
+    })
+}
+
+fn address(argument: &str) -> Result<String, sqlx::Error> {
+    rows::argument::<lightpost_mail::Recipient>(argument).map(|recipient| recipient.address.to_string())
+}
+
+fn recipient(row: &SqliteRow) -> Result<RecipientView, sqlx::Error> {
+    let due: Option<i64> = row.try_get("due")?;
+    let exchange: Option<&[u8]> = row.try_get("exchange")?;
+    Ok(RecipientView {
+        id: RecipientId(row.try_get("id")?),
+        address: address(row.try_get("argument")?)?,
+        destination: row.try_get("destination")?,
+        status: rows::status(row, "status")?,
+        reason: rows::reason(row.try_get("reason")?),
+        due: due.map(rows::time).transpose()?,
+        expires: rows::time(row.try_get("expires")?)?,
+        attempts: row.try_get("attempts")?,
+        exchange: exchange.map(rows::ulid).transpose()?,
+        remote: row.try_get("remote")?,
+        detail: row.try_get("detail")?,
+    })
+}
+
+fn event(row: &SqliteRow) -> Result<EventView, sqlx::Error> {
+    let argument: Option<&str> = row.try_get("argument")?;
+    Ok(EventView {
+        at: rows::time(row.try_get("at")?)?,
+        kind: row.try_get("kind")?,
+        recipient: argument.map(address).transpose()?,
+        remote: row.try_get("remote")?,
+        detail: row.try_get("detail")?,
+    })
+}
