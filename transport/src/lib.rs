@@ -8,3 +8,6 @@ pub mod web;
 
 pub use exchange::{Carrier, Exchange, Failure, Object, Outcome, PeerIdentity, Reply, Transport};
 pub use path::Path;
+
+#[cfg(test)]
+mod tests;

@@ -2,7 +2,14 @@
 
 use std::time::Duration;
 
-use lightpost_config::{Rate, Section};
+use lightpost_config::{Rate, Section, duration_text};
+
+use crate::quic::profile::Overrides;
+
+/// The longest one-way light time that is believed: four times the distance of the farthest probe.
+const FARTHEST: Duration = Duration::from_secs(4 * 86_400);
+/// The longest outage that is believed, and the longest wait that is derived.
+const LONGEST: Duration = Duration::from_secs(1_000 * 86_400);
 
 /// What is known about a path. Everything that waits is derived from it.
 #[derive(Clone, Debug, PartialEq)]
@@ -20,13 +27,68 @@ pub struct Path {
     /// The rate from the far side.
     pub rate_down: Rate,
     /// The profile's settings that the operator fixed.
-    pub quic: crate::quic::profile::Overrides,
+    pub quic: Overrides,
 }
 
 impl Path {
     /// Reads `[path.NAME]`: `one_way_min`, `one_way_max`, `outage_max`, `rate_up`, `rate_down`, `[path.NAME.quic]`.
-    pub fn read(_name: &str, _section: &Section<'_>) -> Option<Self> {
-        unimplemented!()
+    ///
+    /// Asks `section` for these keys only; a caller with keys of its own in the same section reads them beside.
+    pub fn read(name: &str, section: &Section<'_>) -> Option<Self> {
+        let one_way_min = section.require::<Duration>("one_way_min");
+        let one_way_max = section.require::<Duration>("one_way_max");
+        let outage_max = section.get_or("outage_max", Duration::ZERO);
+        let rate_up = section.require::<Rate>("rate_up");
+        let rate_down = section.require::<Rate>("rate_down");
+        let quic_section = section.section("quic");
+        let quic = Overrides::read(&quic_section);
+        let (one_way_min, one_way_max) = (one_way_min?, one_way_max?);
+        let mut sound = true;
+        let mut refuse = |key: &str, what: String, remedy: &str| {
+            section.wrong(key, what, remedy.to_owned());
+            sound = false;
+        };
+        if one_way_min > one_way_max {
+            let (min, max) = (duration_text(one_way_min), duration_text(one_way_max));
+            refuse(
+                "one_way_min",
+                format!("{min} is longer than one_way_max, {max}"),
+                "exchange the two, or correct one",
+            );
+        }
+        if one_way_max.is_zero() {
+            refuse(
+                "one_way_max",
+                "is zero".into(),
+                "write the longest one-way light time, such as \"1.4s\"",
+            );
+        }
+        if one_way_max > FARTHEST {
+            let what = format!("{} is beyond the Solar System", duration_text(one_way_max));
+            refuse(
+                "one_way_max",
+                what,
+                "write the one-way light time, at most \"4d\"",
+            );
+        }
+        if outage_max > LONGEST {
+            let what = format!(
+                "{} is not an outage that can be waited for",
+                duration_text(outage_max)
+            );
+            refuse("outage_max", what, "write at most \"1000d\"");
+        }
+        let path = Self {
+            name: name.to_owned(),
+            one_way_min,
+            one_way_max,
+            outage_max,
+            rate_up: rate_up?,
+            rate_down: rate_down?,
+            quic: quic?,
+        };
+        path.check_idle(&quic_section, &mut sound);
+        sound.then_some(path)
     }
 
     /// A terrestrial path: a tenth of a second, no outages, 1 Gbit/s.
@@ -38,13 +100,129 @@ impl Path {
             outage_max: Duration::ZERO,
             rate_up: Rate(1e9),
             rate_down: Rate(1e9),
-            quic: crate::quic::profile::Overrides::default(),
+            quic: Overrides::default(),
         }
+    }
+
+    /// The longest time there and back, without outages.
+    pub fn round_trip_max(&self) -> Duration {
+        self.one_way_max.saturating_mul(2)
     }
 
     /// How long a reply to an exchange of `octets` may take: there and back, the longest outage, sending time, and a margin.
     pub fn reply_within(&self, octets: u64) -> Duration {
-        (self.one_way_max * 2 + self.outage_max + self.rate_up.time_for(octets)).mul_f64(1.25)
-            + Duration::from_secs(30)
+        let travel = self.round_trip_max().saturating_add(self.outage_max);
+        let seconds = travel.saturating_add(self.rate_up.time_for(octets)).as_secs_f64() * 1.25 + 30.0;
+        Duration::try_from_secs_f64(seconds)
+            .unwrap_or(LONGEST)
+            .min(LONGEST)
+    }
+
+    /// How long setting up a connection may take: a handshake is one round trip, and a lost datagram of it is sent again after
+    /// three more; the first may wait for the end of an outage.
+    pub fn connect_within(&self) -> Duration {
+        let margin = Duration::from_secs(4);
+        let handshake = self.round_trip_max().saturating_mul(6).saturating_add(margin);
+        handshake.saturating_add(self.outage_max).min(LONGEST)
+    }
+
+    /// Whether round trips are short and nothing interrupts them, so that Earth's ways of transport serve.
+    pub fn is_terrestrial(&self) -> bool {
+        self.one_way_max < Duration::from_millis(200) && self.outage_max < Duration::from_secs(10)
+    }
+
+    /// An idle timeout shorter than a round trip or an outage would cut each connection before its first answer.
+    fn check_idle(&self, section: &Section<'_>, sound: &mut bool) {
+        let Some(Some(idle)) = self.quic.idle_timeout else {
+            return;
+        };
+        let least = self.round_trip_max().saturating_add(self.outage_max);
+        if idle <= least {
+            let (idle, least) = (duration_text(idle), duration_text(least));
+            let what = format!(
+                "{idle} is over before an answer can come: a round trip with the longest outage takes {least}"
+            );
+            section.wrong(
+                "idle_timeout",
+                what,
+                "write \"off\", or a longer duration".to_owned(),
+            );
+            *sound = false;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::quic::profile::Congestion;
+
+    fn read(text: &str) -> Result<Path, String> {
+        lightpost_config::read_text(std::path::Path::new("c.toml"), text, |root| {
+            let mut paths = Vec::new();
+            for (name, section) in root.named("path") {
+                section.get::<Duration>("lifetime");
+                paths.push(Path::read(&name, &section));
+            }
+            paths.pop().flatten()
+        })
+        .map_err(|problems| problems.to_string())
+    }
+
+    const MOON: &str = "[path.moon]\none_way_min = \"1.2s\"\none_way_max = \"1.4s\"\noutage_max = \"2h\"\n\
+                        rate_up = \"2Mbit/s\"\nrate_down = \"10Mbit/s\"\nlifetime = \"5d\"\n";
+
+    #[test]
+    fn a_path_and_its_overrides_are_read() {
+        let path = read(&format!(
+            "{MOON}[path.moon.quic]\nidle_timeout = \"off\"\nmtu = 1280\ncongestion = \"bbr\"\nreceive_window = \"64MiB\"\n"
+        ))
+        .unwrap();
+        assert_eq!(path.one_way_max, Duration::from_millis(1400));
+        assert_eq!(path.quic.idle_timeout, Some(None));
+        assert_eq!(path.quic.mtu, Some(1280));
+        assert_eq!(path.quic.congestion, Some(Congestion::Bbr));
+        assert_eq!(path.quic.receive_window, Some(64 << 20));
+    }
+
+    #[test]
+    fn contradictions_are_all_named() {
+        let report = read(
+            "[path.x]\none_way_min = \"9d\"\none_way_max = \"8d\"\nrate_up = \"1Mbit/s\"\nrate_down = \"1Mbit/s\"\n\
+             [path.x.quic]\nidle_timeout = \"30s\"\nmtu = 900\ncongestion = \"reno\"\nspeed = 1\n",
+        )
+        .unwrap_err();
+        for expected in [
+            "path.x.one_way_min: 9d is longer",
+            "path.x.one_way_max: 8d is beyond",
+            "path.x.quic.mtu: 900",
+            "path.x.quic.congestion: \"reno\"",
+            "path.x.quic.speed: is not a known key",
+        ] {
+            assert!(report.contains(expected), "{expected} not in:\n{report}");
+        }
+    }
+
+    #[test]
+    fn an_idle_timeout_within_a_round_trip_is_refused() {
+        let report = read(&format!("{MOON}[path.moon.quic]\nidle_timeout = \"30s\"\n")).unwrap_err();
+        assert!(
+            report.contains("c.toml:9: path.moon.quic.idle_timeout: 30s is over before"),
+            "{report}"
+        );
+    }
+
+    #[test]
+    fn waits_grow_with_the_path_and_never_overflow() {
+        let earth = Path::earth();
+        assert!(earth.connect_within() < Duration::from_secs(6));
+        assert!(earth.reply_within(4096) < Duration::from_secs(31));
+        let far = Path {
+            one_way_max: Duration::MAX,
+            rate_up: Rate(1e-9),
+            ..Path::earth()
+        };
+        assert_eq!(far.reply_within(u64::MAX), LONGEST);
+        assert_eq!(far.connect_within(), LONGEST);
     }
 }

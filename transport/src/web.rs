@@ -1,21 +1,75 @@
 //! HTTP/2 and HTTP/1.1 over TLS, and plain HTTP/1.1 on loopback or a Unix socket, into a router.
 
-use std::sync::Arc;
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    pin::pin,
+    sync::Arc,
+    time::Duration,
+};
 
-use axum::Router;
+use axum::{Router, body::Body};
+use hyper::body::Incoming;
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    server::conn::auto::Builder,
+};
 use lightpost_clock::Clock;
-use tokio::net::{TcpListener, UnixListener};
-use tokio_util::sync::CancellationToken;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpListener, TcpStream, UnixListener},
+    sync::{OwnedSemaphorePermit, Semaphore},
+};
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tower::ServiceExt;
+
+use crate::{Carrier, PeerIdentity, tls};
+
+/// Connections at once; more wait to be accepted.
+const CONNECTIONS: usize = 4096;
+/// Requests at once on an HTTP/2 connection.
+const STREAMS: u32 = 256;
+/// Octets of header fields in a request.
+const HEADER_LIMIT: u32 = 64 << 10;
+/// How long a TLS handshake may take; TCP reaches no farther than Earth and Moon.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+/// How long the header fields of an HTTP/1.1 request may take, and how long a connection may stay unused.
+const HEADERS: Duration = Duration::from_secs(30);
+/// How often an HTTP/2 peer is asked whether it is still there.
+const PING: Duration = Duration::from_secs(60);
+/// How long running requests may take after the stop.
+const GRACE: Duration = Duration::from_secs(5);
+/// How long to wait after a failed accept, which usually means that the process has no more file descriptors.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// Serves `router` over TLS (ALPN `h2`, `http/1.1`) until `stop`. Each request carries a [`crate::PeerIdentity`].
 pub async fn serve_tls(
-    _listener: TcpListener,
-    _tls: Arc<rustls::ServerConfig>,
-    _router: Router,
-    _clock: Clock,
-    _stop: CancellationToken,
+    listener: TcpListener,
+    tls: Arc<rustls::ServerConfig>,
+    router: Router,
+    clock: Clock,
+    stop: CancellationToken,
 ) {
-    unimplemented!()
+    let mut config = (*tls).clone();
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    let acceptor = TlsAcceptor::from(Arc::new(config));
+    let house = House::new(router, clock, stop, true);
+    while let Some((permit, (stream, address))) = house.accept(|| listener.accept()).await {
+        let (house_of, acceptor) = (house.clone(), acceptor.clone());
+        house.tasks.spawn(async move {
+            let _permit = permit;
+            let _ = stream.set_nodelay(true);
+            match house_of.clock.timeout(HANDSHAKE, acceptor.accept(stream)).await {
+                Ok(Ok(stream)) => {
+                    let peer = identity(&stream, address);
+                    house_of.serve(stream, peer).await;
+                }
+                Ok(Err(error)) => tracing::debug!(%address, %error, "TLS handshake failed"),
+                Err(_) => tracing::debug!(%address, "no TLS handshake in time"),
+            }
+        });
+    }
+    house.close().await;
 }
 
 /// A listener without TLS.
@@ -27,7 +81,148 @@ pub enum Plain {
     Unix(UnixListener),
 }
 
-/// Serves `router` without TLS until `stop`.
-pub async fn serve_plain(_listener: Plain, _router: Router, _clock: Clock, _stop: CancellationToken) {
-    unimplemented!()
+/// Serves `router` without TLS (HTTP/1.1 only) until `stop`. Each request carries a [`crate::PeerIdentity`] without names; on a Unix
+/// socket its address is `127.0.0.1:0`.
+pub async fn serve_plain(listener: Plain, router: Router, clock: Clock, stop: CancellationToken) {
+    let house = House::new(router, clock, stop, false);
+    let local = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    match listener {
+        Plain::Tcp(listener) => {
+            while let Some((permit, (stream, address))) = house.accept(|| listener.accept()).await {
+                let _ = stream.set_nodelay(true);
+                house.spawn_plain(permit, stream, address);
+            }
+        }
+        Plain::Unix(listener) => {
+            while let Some((permit, (stream, _))) = house.accept(|| listener.accept()).await {
+                house.spawn_plain(permit, stream, local);
+            }
+        }
+    }
+    house.close().await;
+}
+
+/// What the connections of one listener share.
+#[derive(Clone)]
+struct House {
+    router: Router,
+    clock: Clock,
+    stop: CancellationToken,
+    builder: Builder<TokioExecutor>,
+    connections: Arc<Semaphore>,
+    tasks: TaskTracker,
+}
+
+impl House {
+    fn new(router: Router, clock: Clock, stop: CancellationToken, http2: bool) -> Self {
+        let mut builder = Builder::new(TokioExecutor::new());
+        if !http2 {
+            builder = builder.http1_only();
+        }
+        builder
+            .http1()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEADERS)
+            .max_buf_size(HEADER_LIMIT as usize);
+        builder
+            .http2()
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(STREAMS)
+            .max_header_list_size(HEADER_LIMIT)
+            .initial_stream_window_size(1 << 20)
+            .initial_connection_window_size(8 << 20)
+            .keep_alive_interval(PING);
+        Self {
+            router,
+            clock,
+            stop,
+            builder,
+            connections: Arc::new(Semaphore::new(CONNECTIONS)),
+            tasks: TaskTracker::new(),
+        }
+    }
+
+    /// The next connection with its permit; `None` after the stop.
+    async fn accept<S, F>(&self, mut next: impl FnMut() -> F) -> Option<(OwnedSemaphorePermit, S)>
+    where
+        F: Future<Output = std::io::Result<S>>,
+    {
+        let accepting = async {
+            let permit = self.connections.clone().acquire_owned().await.ok()?;
+            loop {
+                match next().await {
+                    Ok(accepted) => return Some((permit, accepted)),
+                    Err(error) => {
+                        tracing::warn!(%error, "a connection could not be accepted");
+                        self.clock.sleep(PAUSE).await;
+                    }
+                }
+            }
+        };
+        tokio::select! {
+            () = self.stop.cancelled() => None,
+            accepted = accepting => accepted,
+        }
+    }
+
+    fn spawn_plain<S>(&self, permit: OwnedSemaphorePermit, stream: S, address: SocketAddr)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let house = self.clone();
+        self.tasks.spawn(async move {
+            let _permit = permit;
+            let peer = PeerIdentity {
+                names: Vec::new(),
+                address,
+                carrier: Carrier::Http1,
+            };
+            house.serve(stream, peer).await;
+        });
+    }
+
+    /// Serves a connection to its end; after the stop, the requests that run.
+    async fn serve<S>(&self, stream: S, peer: PeerIdentity)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let address = peer.address;
+        let router = self.router.clone();
+        let service = hyper::service::service_fn(move |mut request: http::Request<Incoming>| {
+            request.extensions_mut().insert(peer.clone());
+            router.clone().oneshot(request.map(Body::new))
+        });
+        let mut connection = pin!(self.builder.serve_connection(TokioIo::new(stream), service));
+        let mut stopping = false;
+        let ended = loop {
+            tokio::select! {
+                ended = &mut connection => break ended,
+                () = self.stop.cancelled(), if !stopping => {
+                    stopping = true;
+                    connection.as_mut().graceful_shutdown();
+                }
+            }
+        };
+        if let Err(error) = ended {
+            tracing::debug!(%address, %error, "connection ended");
+        }
+    }
+
+    async fn close(&self) {
+        self.tasks.close();
+        let _ = self.clock.timeout(GRACE, self.tasks.wait()).await;
+    }
+}
+
+fn identity(stream: &TlsStream<TcpStream>, address: SocketAddr) -> PeerIdentity {
+    let (_, session) = stream.get_ref();
+    let own = session.peer_certificates().and_then(|chain| chain.first());
+    PeerIdentity {
+        names: own.map(|own| tls::dns_names(own)).unwrap_or_default(),
+        address,
+        carrier: match session.alpn_protocol() {
+            Some(b"h2") => Carrier::Http2,
+            _ => Carrier::Http1,
+        },
+    }
 }

@@ -1,11 +1,37 @@
 //! The sending side: one connection per gateway, kept and reused.
 
-use std::{net::IpAddr, path::PathBuf, sync::Arc};
+use std::{
+    collections::HashMap,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    path::PathBuf,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
+use futures_util::{
+    FutureExt,
+    future::{BoxFuture, Shared},
+};
 use jiff::Timestamp;
-use lightpost_clock::Clock;
+use lightpost_clock::{Clock, until};
+use quinn::{ClientConfig, Endpoint, VarInt, crypto::rustls::QuicClientConfig};
+use url::{Host, Url};
 
-use crate::{Exchange, Outcome, Path, Transport, tls::TlsError};
+use super::{
+    profile,
+    session::{Broken, Session},
+};
+use crate::{
+    Exchange, Failure, Outcome, Path, Transport,
+    tls::{self, TlsError},
+};
+
+/// H3_NO_ERROR (RFC 9114 section 8.1).
+pub(crate) const NO_ERROR: VarInt = VarInt::from_u32(0x100);
+/// How long the goodbye may take when the process ends.
+const GOODBYE: Duration = Duration::from_millis(250);
+/// Addresses of one host that are tried.
+const ADDRESSES: usize = 6;
 
 /// Finds the addresses of a gateway's host without ever asking a resolver on the far side.
 #[async_trait::async_trait]
@@ -26,26 +52,303 @@ pub struct Settings {
 }
 
 /// HTTP/3 over quinn.
-pub struct QuicTransport {}
+pub struct QuicTransport {
+    clock: Clock,
+    dialer: Arc<Dialer>,
+    lanes: HashMap<String, Lane>,
+    pool: Mutex<HashMap<Target, Connecting>>,
+}
+
+/// A path and the QUIC configuration derived from it.
+struct Lane {
+    path: Path,
+    config: ClientConfig,
+}
+
+/// Where a connection leads.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Target {
+    host: Host<String>,
+    port: u16,
+    path: String,
+}
+
+/// A connection that is being opened, or stands; everybody who needs it waits for the same one.
+type Connecting = Shared<BoxFuture<'static, Result<Arc<Session>, Arc<str>>>>;
 
 impl QuicTransport {
     /// Reads certificates and binds a UDP socket on a free port.
     ///
     /// # Errors
     /// When a certificate or key cannot be used, or no socket can be bound.
-    pub fn new(_settings: Settings, _hosts: Arc<dyn Hosts>, _clock: Clock) -> Result<Self, TlsError> {
-        unimplemented!()
+    pub fn new(settings: Settings, hosts: Arc<dyn Hosts>, clock: Clock) -> Result<Self, TlsError> {
+        Self::with_endpoint(socket().map_err(TlsError::Bind)?, settings, hosts, clock)
+    }
+
+    /// As [`QuicTransport::new`], on an endpoint of the caller's, which may have a socket of another kind.
+    ///
+    /// # Errors
+    /// When a certificate or key cannot be used.
+    pub fn with_endpoint(
+        endpoint: Endpoint,
+        settings: Settings,
+        hosts: Arc<dyn Hosts>,
+        clock: Clock,
+    ) -> Result<Self, TlsError> {
+        let identity = settings
+            .identity
+            .as_ref()
+            .map(|(chain, key)| (chain.as_path(), key.as_path()));
+        let tls = tls::quic_client(tls::client(settings.trust.as_deref(), identity, &[b"h3"])?);
+        let crypto = QuicClientConfig::try_from(tls).map_err(|error| TlsError::Setup(error.to_string()))?;
+        let crypto = Arc::new(crypto);
+        let mut lanes = HashMap::new();
+        for path in settings.paths {
+            let mut config = ClientConfig::new(crypto.clone());
+            config.transport_config(profile::derive(&path).client_config());
+            lanes.insert(path.name.clone(), Lane { path, config });
+        }
+        Ok(Self {
+            dialer: Arc::new(Dialer {
+                endpoint,
+                hosts,
+                clock: clock.clone(),
+            }),
+            clock,
+            lanes,
+            pool: Mutex::default(),
+        })
     }
 
     /// Closes every connection.
     pub async fn close(&self) {
-        unimplemented!()
+        self.pool().clear();
+        self.dialer.endpoint.close(NO_ERROR, b"");
+        let _ = self
+            .clock
+            .timeout(GOODBYE, self.dialer.endpoint.wait_idle())
+            .await;
+    }
+
+    fn pool(&self) -> MutexGuard<'_, HashMap<Target, Connecting>> {
+        self.pool.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The connection to `target` and whether it stood already.
+    async fn session(&self, target: &Target, lane: &Lane) -> Result<(Arc<Session>, bool), Arc<str>> {
+        let (connecting, reused) = {
+            let mut pool = self.pool();
+            match pool
+                .get(target)
+                .map(|known| (known.clone(), known.peek().cloned()))
+            {
+                Some((known, Some(Ok(session)))) if session.stands() => (known, true),
+                Some((known, None)) => (known, false),
+                _ => {
+                    let fresh = self.dial(target, lane);
+                    pool.insert(target.clone(), fresh.clone());
+                    (fresh, false)
+                }
+            }
+        };
+        Ok((connecting.await?, reused))
+    }
+
+    /// Opens a connection in a task of its own, so that it goes on when the exchange that wanted it is given up.
+    fn dial(&self, target: &Target, lane: &Lane) -> Connecting {
+        let (dialer, target) = (self.dialer.clone(), target.clone());
+        let (config, within) = (lane.config.clone(), lane.path.connect_within());
+        let task = tokio::spawn(async move { dialer.dial(&target, config, within).await });
+        async move {
+            match task.await {
+                Ok(Ok(session)) => Ok(Arc::new(session)),
+                Ok(Err(cause)) => Err(cause.into()),
+                Err(error) => Err(error.to_string().into()),
+            }
+        }
+        .boxed()
+        .shared()
+    }
+
+    /// Lets go of `session`, so that the next exchange opens a fresh connection; exchanges under way keep it.
+    fn forget(&self, target: &Target, session: &Arc<Session>) {
+        let mut pool = self.pool();
+        let known = pool.get(target).and_then(|known| known.peek());
+        if matches!(known, Some(Ok(known)) if Arc::ptr_eq(known, session)) {
+            pool.remove(target);
+        }
+    }
+
+    /// One exchange; `under_way` holds the session once the request may have left.
+    async fn attempt(
+        &self,
+        exchange: &Exchange,
+        target: &Target,
+        lane: &Lane,
+        under_way: &Mutex<Option<Arc<Session>>>,
+    ) -> Outcome {
+        let gateway = authority(&exchange.gateway);
+        let mut lost: Option<String> = None;
+        loop {
+            let (session, reused) = match self.session(target, lane).await {
+                Ok(found) => found,
+                Err(cause) => {
+                    let failure = match lost {
+                        Some(cause) => Failure::Interrupted { gateway, cause },
+                        None => Failure::Unreachable {
+                            gateway,
+                            cause: cause.to_string(),
+                        },
+                    };
+                    return Outcome::Failed(failure);
+                }
+            };
+            let mark = || *lock(under_way) = Some(session.clone());
+            let broken = match session.post(exchange, mark).await {
+                Ok(reply) => return Outcome::Replied(reply),
+                Err(broken) => broken,
+            };
+            // A connection that stood before may have died unnoticed, its gateway restarted: the exchange id makes it safe to
+            // say the same again, once, to the same gateway.
+            let again = reused && lost.is_none();
+            let failure = match broken {
+                Broken::Object(cause) => Failure::Object(cause),
+                Broken::Stream(cause) => Failure::Interrupted { gateway, cause },
+                Broken::Lost(cause) => {
+                    self.forget(target, &session);
+                    if again {
+                        tracing::debug!(%gateway, cause, "connection lost; sent again on a fresh one");
+                        lost = Some(cause);
+                        continue;
+                    }
+                    Failure::Interrupted { gateway, cause }
+                }
+                Broken::NotSent(cause) => {
+                    self.forget(target, &session);
+                    *lock(under_way) = None;
+                    if reused {
+                        continue;
+                    }
+                    match lost {
+                        Some(cause) => Failure::Interrupted { gateway, cause },
+                        None => Failure::Unreachable { gateway, cause },
+                    }
+                }
+            };
+            return Outcome::Failed(failure);
+        }
+    }
+
+    fn lane(&self, exchange: &Exchange) -> Result<(Target, &Lane), String> {
+        let url = &exchange.gateway;
+        if url.scheme() != "https" {
+            return Err(format!("{url} is not an https URI"));
+        }
+        let host = url
+            .host()
+            .ok_or_else(|| format!("{url} names no host"))?
+            .to_owned();
+        let lane = self
+            .lanes
+            .get(&exchange.path)
+            .ok_or_else(|| format!("no path is called \"{}\"", exchange.path))?;
+        let target = Target {
+            host,
+            port: url.port_or_known_default().unwrap_or(443),
+            path: exchange.path.clone(),
+        };
+        Ok((target, lane))
     }
 }
 
 #[async_trait::async_trait]
 impl Transport for QuicTransport {
-    async fn send(&self, _exchange: Exchange, _deadline: Timestamp) -> Outcome {
-        unimplemented!()
+    async fn send(&self, exchange: Exchange, deadline: Timestamp) -> Outcome {
+        let start = self.clock.now();
+        let gateway = authority(&exchange.gateway);
+        let (target, lane) = match self.lane(&exchange) {
+            Ok(found) => found,
+            Err(cause) => return Outcome::Failed(Failure::Unreachable { gateway, cause }),
+        };
+        let under_way = Mutex::new(None);
+        tokio::select! {
+            outcome = self.attempt(&exchange, &target, lane, &under_way) => outcome,
+            () = self.clock.sleep_until(deadline) => {
+                let waited = until(start, self.clock.now());
+                let session = lock(&under_way).take();
+                Outcome::Failed(match session {
+                    Some(session) => {
+                        // Silence may mean a gateway that has forgotten this connection.
+                        self.forget(&target, &session);
+                        Failure::NoReply { gateway, waited }
+                    }
+                    None => Failure::Unreachable {
+                        gateway,
+                        cause: format!("no connection within {}", lightpost_config::duration_text(waited)),
+                    },
+                })
+            }
+        }
     }
+}
+
+/// Opens connections.
+struct Dialer {
+    endpoint: Endpoint,
+    hosts: Arc<dyn Hosts>,
+    clock: Clock,
+}
+
+impl Dialer {
+    async fn dial(&self, target: &Target, config: ClientConfig, within: Duration) -> Result<Session, String> {
+        let (name, addresses) = match &target.host {
+            Host::Domain(name) => (name.clone(), self.hosts.addresses(name).await?),
+            Host::Ipv4(address) => (address.to_string(), vec![IpAddr::V4(*address)]),
+            Host::Ipv6(address) => (address.to_string(), vec![IpAddr::V6(*address)]),
+        };
+        let mut causes = Vec::new();
+        for address in addresses.into_iter().take(ADDRESSES) {
+            let address = SocketAddr::new(address, target.port);
+            let opening = self.open(address, &name, config.clone());
+            match self.clock.timeout(within, opening).await {
+                Ok(Ok(session)) => return Ok(session),
+                Ok(Err(cause)) => causes.push(format!("{address}: {cause}")),
+                Err(_) => causes.push(format!(
+                    "{address}: no answer within {}",
+                    lightpost_config::duration_text(within)
+                )),
+            }
+        }
+        if causes.is_empty() {
+            causes.push(format!("{name} has no address"));
+        }
+        Err(causes.join("; "))
+    }
+
+    async fn open(&self, address: SocketAddr, name: &str, config: ClientConfig) -> Result<Session, String> {
+        let connecting = self
+            .endpoint
+            .connect_with(config, address, name)
+            .map_err(|error| error.to_string())?;
+        let connection = connecting.await.map_err(|error| error.to_string())?;
+        Session::open(connection).await
+    }
+}
+
+/// A socket for both address families, or for IPv4 where the host has no IPv6.
+fn socket() -> std::io::Result<Endpoint> {
+    Endpoint::client((Ipv6Addr::UNSPECIFIED, 0).into())
+        .or_else(|_| Endpoint::client((Ipv4Addr::UNSPECIFIED, 0).into()))
+}
+
+fn authority(url: &Url) -> String {
+    match (url.host_str(), url.port()) {
+        (Some(host), Some(port)) => format!("{host}:{port}"),
+        (Some(host), None) => host.to_owned(),
+        (None, _) => url.to_string(),
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,5 +1,12 @@
 //! HTTP/3 on a QUIC stack profiled for deep space.
 
 pub mod client;
+pub mod congestion;
 pub mod listener;
 pub mod profile;
+
+mod body;
+mod reset;
+mod serving;
+mod session;
+mod streams;

@@ -1,0 +1,88 @@
+//! Stateless resets that work after a restart: a kept key, and connection ids that need no state to be recognised.
+
+use std::{
+    fs::OpenOptions,
+    io::{self, Write},
+    os::unix::fs::OpenOptionsExt,
+    path::Path,
+    time::Duration,
+};
+
+use quinn::{ConnectionId, ConnectionIdGenerator};
+use ring::{
+    hmac,
+    rand::{SecureRandom, SystemRandom},
+};
+
+/// Octets in the file.
+const LENGTH: usize = 32;
+/// Octets of a connection id.
+const ID_LENGTH: usize = 8;
+
+/// Reads the key by which peers know that a reset is ours from `path`, or makes one there that only we can read.
+///
+/// # Errors
+/// When the file cannot be read or made, or holds something else.
+pub(crate) fn key(path: &Path) -> io::Result<hmac::Key> {
+    let about = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
+    let octets = match std::fs::read(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => make(path).map_err(about)?,
+        read => read.map_err(about)?,
+    };
+    crate::tls::warn_if_open(path);
+    if octets.len() != LENGTH {
+        let what = format!(
+            "holds {} octets, a reset key has {LENGTH}; remove it",
+            octets.len()
+        );
+        return Err(about(io::Error::new(io::ErrorKind::InvalidData, what)));
+    }
+    Ok(hmac::Key::new(hmac::HMAC_SHA256, &octets))
+}
+
+/// Written beside and moved into place, so that a crash leaves no half key.
+fn make(path: &Path) -> io::Result<Vec<u8>> {
+    let mut octets = vec![0; LENGTH];
+    SystemRandom::new()
+        .fill(&mut octets)
+        .map_err(|_| io::Error::other("the system has no random numbers"))?;
+    let beside = path.with_extension("new");
+    let _ = std::fs::remove_file(&beside);
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&beside)?;
+    file.write_all(&octets)?;
+    file.sync_all()?;
+    std::fs::rename(&beside, path)?;
+    Ok(octets)
+}
+
+/// Random connection ids. Unlike quinn's own, which a restarted endpoint takes for garbage, they are answered with a reset.
+pub(crate) struct RandomIds(SystemRandom);
+
+impl RandomIds {
+    pub(crate) fn boxed() -> Box<dyn ConnectionIdGenerator> {
+        Box::new(Self(SystemRandom::new()))
+    }
+}
+
+impl ConnectionIdGenerator for RandomIds {
+    fn generate_cid(&mut self) -> ConnectionId {
+        let mut octets = [0; ID_LENGTH];
+        if self.0.fill(&mut octets).is_err() {
+            // The id has to be unpredictable to outsiders only; the process cannot make keys any more either.
+            tracing::error!("the system has no random numbers");
+        }
+        ConnectionId::new(&octets)
+    }
+
+    fn cid_len(&self) -> usize {
+        ID_LENGTH
+    }
+
+    fn cid_lifetime(&self) -> Option<Duration> {
+        None
+    }
+}

@@ -1,0 +1,238 @@
+//! One connection of the listener, and the requests on it.
+
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+use axum::{Router, body::Body};
+use bytes::Bytes;
+use h3::{
+    error::{Code, StreamError},
+    server::{RequestResolver, RequestStream},
+};
+use http::{Request, Response};
+use http_body_util::BodyExt;
+use lightpost_clock::Clock;
+use quinn::{Incoming, ZeroRttAccepted};
+use rustls_pki_types::CertificateDer;
+use tokio::sync::Semaphore;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tower::ServiceExt;
+
+use super::{
+    body::RequestBody,
+    client::NO_ERROR,
+    listener::GRACE,
+    session::content_length,
+    streams::{Connection, Sending},
+};
+use crate::{Carrier, PeerIdentity, tls};
+
+/// Requests of one connection that are worked on at once; more wait in their streams.
+const REQUESTS: usize = 1024;
+/// Octets of header fields in a request.
+const HEADER_LIMIT: u64 = 64 << 10;
+
+type Driver = h3::server::Connection<Connection, Bytes>;
+
+/// What every connection needs.
+pub(crate) struct Serving {
+    pub(crate) router: Router,
+    pub(crate) clock: Clock,
+    pub(crate) stop: CancellationToken,
+    /// How long a handshake, or the header fields of a request, may take.
+    pub(crate) patience: Duration,
+}
+
+/// Who is at the other end of a connection.
+struct Peer {
+    connection: quinn::Connection,
+    identity: OnceLock<PeerIdentity>,
+}
+
+impl Peer {
+    /// The client's certificate is known before any of its requests can be read: with the end of the handshake, or from the
+    /// session that early data resumes.
+    fn identity(&self) -> PeerIdentity {
+        self.identity
+            .get_or_init(|| PeerIdentity {
+                names: self.names(),
+                address: self.connection.remote_address(),
+                carrier: Carrier::Http3,
+            })
+            .clone()
+    }
+
+    fn names(&self) -> Vec<String> {
+        let chain = self.connection.peer_identity();
+        let chain = chain.and_then(|chain| chain.downcast::<Vec<CertificateDer<'static>>>().ok());
+        chain
+            .and_then(|chain| chain.first().map(|own| tls::dns_names(own)))
+            .unwrap_or_default()
+    }
+}
+
+/// Serves a connection from its first packet to its end. Whatever a stranger does to it is worth a line at debug level only.
+pub(crate) async fn serve_connection(incoming: Incoming, serving: Arc<Serving>) {
+    let address = incoming.remote_address();
+    match run(incoming, &serving).await {
+        Ok(()) => tracing::debug!(%address, "connection ended"),
+        Err(cause) => tracing::debug!(%address, %cause, "connection ended"),
+    }
+}
+
+async fn run(incoming: Incoming, serving: &Arc<Serving>) -> Result<(), String> {
+    let opening = serving.clock.timeout(serving.patience, open(incoming));
+    let (connection, handshake, mut driver) = opening.await.map_err(|_| "no handshake in time")??;
+    let watch = watch_handshake(connection.clone(), handshake, serving.clone());
+    tokio::spawn(watch);
+    let peer = Arc::new(Peer {
+        connection: connection.clone(),
+        identity: OnceLock::new(),
+    });
+    let (requests, limit) = (TaskTracker::new(), Arc::new(Semaphore::new(REQUESTS)));
+    let mut ended = Ok(());
+    loop {
+        let Ok(permit) = limit.clone().acquire_owned().await else {
+            break;
+        };
+        let resolver = tokio::select! {
+            () = serving.stop.cancelled() => break,
+            accepted = driver.accept() => accepted,
+        };
+        match resolver {
+            Ok(Some(resolver)) => {
+                let (serving, peer) = (serving.clone(), peer.clone());
+                requests.spawn(async move {
+                    serve_request(resolver, &serving, &peer).await;
+                    drop(permit);
+                });
+            }
+            Ok(None) => break,
+            Err(error) if error.is_h3_no_error() => break,
+            Err(error) => {
+                ended = Err(error.to_string());
+                break;
+            }
+        }
+    }
+    requests.close();
+    if connection.close_reason().is_none() {
+        let _ = serving
+            .clock
+            .timeout(GRACE, drain(&mut driver, &requests, &connection))
+            .await;
+        connection.close(NO_ERROR, b"");
+    }
+    // Requests that were read to their end are finished even though nobody hears the answer: what they stored stays stored.
+    requests.wait().await;
+    ended
+}
+
+/// From the first packet to HTTP/3. Early data is readable at once, before the handshake is complete.
+async fn open(incoming: Incoming) -> Result<(quinn::Connection, Option<ZeroRttAccepted>, Driver), String> {
+    let mut connecting = incoming.accept().map_err(|error| error.to_string())?;
+    // A ClientHello may come in two datagrams; before it is whole there are no streams to be opened.
+    connecting
+        .handshake_data()
+        .await
+        .map_err(|error| error.to_string())?;
+    let (connection, handshake) = match connecting.into_0rtt() {
+        Ok((connection, handshake)) => (connection, Some(handshake)),
+        Err(connecting) => (connecting.await.map_err(|error| error.to_string())?, None),
+    };
+    let mut builder = h3::server::builder();
+    builder.max_field_section_size(HEADER_LIMIT).send_grease(false);
+    let driver = builder
+        .build(Connection::new(connection.clone()))
+        .await
+        .map_err(|error| error.to_string())?;
+    Ok((connection, handshake, driver))
+}
+
+/// A peer that never ends its handshake is let go.
+async fn watch_handshake(
+    connection: quinn::Connection,
+    handshake: Option<ZeroRttAccepted>,
+    serving: Arc<Serving>,
+) {
+    if let Some(handshake) = handshake {
+        if serving.clock.timeout(serving.patience, handshake).await.is_err() {
+            connection.close(NO_ERROR, b"no handshake in time");
+        }
+    }
+}
+
+/// Tells the peer to open no more requests, and waits until it has read the answers to those that run and hangs up.
+async fn drain(driver: &mut Driver, requests: &TaskTracker, connection: &quinn::Connection) {
+    if driver.shutdown(0).await.is_err() {
+        return;
+    }
+    let rejecting = async { while let Ok(Some(_)) = driver.accept().await {} };
+    tokio::select! {
+        () = async { tokio::join!(rejecting, requests.wait()); } => {}
+        _ = connection.closed() => return,
+    }
+    connection.closed().await;
+}
+
+async fn serve_request(resolver: RequestResolver<Connection, Bytes>, serving: &Serving, peer: &Peer) {
+    let resolving = serving
+        .clock
+        .timeout(serving.patience, resolver.resolve_request());
+    let (request, stream) = match resolving.await {
+        Ok(Ok(resolved)) => resolved,
+        Ok(Err(error)) => return tracing::debug!(%error, "request cannot be read"),
+        Err(_) => return tracing::debug!("header fields of a request did not come in time"),
+    };
+    let (mut outgoing, incoming) = stream.split();
+    let (mut head, ()) = request.into_parts();
+    head.extensions.insert(peer.identity());
+    let body = RequestBody::new(incoming, content_length(&head.headers));
+    let request = Request::from_parts(head, Body::new(body));
+    let Ok(response) = serving.router.clone().oneshot(request).await;
+    if let Err(error) = respond(&mut outgoing, response).await {
+        tracing::debug!(%error, "response not sent whole");
+    }
+}
+
+/// Why a response did not go out whole.
+#[derive(Debug, thiserror::Error)]
+enum ResponseError {
+    #[error(transparent)]
+    Stream(#[from] StreamError),
+    #[error("its body failed: {0}")]
+    Body(axum::Error),
+}
+
+async fn respond(
+    outgoing: &mut RequestStream<Sending<Bytes>, Bytes>,
+    response: Response<Body>,
+) -> Result<(), ResponseError> {
+    let (mut head, mut body) = response.into_parts();
+    // Fields of one connection only have no place in HTTP/3 (RFC 9114 section 4.2).
+    for name in [http::header::CONNECTION, http::header::TRANSFER_ENCODING] {
+        head.headers.remove(name);
+    }
+    outgoing.send_response(Response::from_parts(head, ())).await?;
+    while let Some(frame) = body.frame().await {
+        let frame = match frame {
+            Ok(frame) => frame,
+            Err(error) => {
+                outgoing.stop_stream(Code::H3_INTERNAL_ERROR);
+                return Err(ResponseError::Body(error));
+            }
+        };
+        match frame.into_data() {
+            Ok(data) => outgoing.send_data(data).await?,
+            Err(frame) => {
+                if let Ok(trailers) = frame.into_trailers() {
+                    outgoing.send_trailers(trailers).await?;
+                    break;
+                }
+            }
+        }
+    }
+    Ok(outgoing.finish().await?)
+}

@@ -1,0 +1,212 @@
+//! One HTTP/3 connection to a gateway, and one exchange on it.
+
+use std::pin::pin;
+
+use bytes::{Buf, Bytes, BytesMut};
+use futures_util::StreamExt;
+use h3::{
+    client::{RequestStream, SendRequest},
+    error::{Code, StreamError},
+};
+use http::{HeaderMap, HeaderValue, Method, Request, header};
+
+use super::streams::{Connection, Opener, Receiving, Sending};
+use crate::{Exchange, Reply};
+
+/// Octets that are handed to the connection at once: it scans what it has not sent piece by piece, so large pieces are cheap.
+const PIECE: usize = 1 << 20;
+/// Octets of a reply's body that are kept.
+pub(crate) const REPLY_LIMIT: usize = 64 << 10;
+/// Octets of header fields that a gateway may send.
+const HEADER_LIMIT: u64 = 64 << 10;
+
+/// An established connection.
+pub(crate) struct Session {
+    connection: quinn::Connection,
+    sender: SendRequest<Opener, Bytes>,
+}
+
+/// Why an exchange on a session came to nothing.
+#[derive(Debug)]
+pub(crate) enum Broken {
+    /// The gateway has not seen the request, or has said that it will not process it.
+    NotSent(String),
+    /// The connection is gone while the request may have been under way.
+    Lost(String),
+    /// This request came to nothing; the connection lives.
+    Stream(String),
+    /// The body could not be read from the store.
+    Object(String),
+}
+
+impl Session {
+    /// Opens HTTP/3 on `connection`.
+    pub(crate) async fn open(connection: quinn::Connection) -> Result<Self, String> {
+        let mut builder = h3::client::builder();
+        builder.max_field_section_size(HEADER_LIMIT).send_grease(false);
+        let (mut driver, sender) = builder
+            .build::<_, _, Bytes>(Connection::new(connection.clone()))
+            .await
+            .map_err(|error| error.to_string())?;
+        // Ends with the connection: when the last sender is dropped, or when the peer closes it.
+        tokio::spawn(async move {
+            let end = driver.wait_idle().await;
+            tracing::debug!(%end, "connection ended");
+        });
+        Ok(Self { connection, sender })
+    }
+
+    /// Whether the connection still stands, as far as is known here.
+    pub(crate) fn stands(&self) -> bool {
+        self.connection.close_reason().is_none()
+    }
+
+    /// Sends the request and reads the reply. `sent` is called when the first octets are on their way.
+    ///
+    /// Dropping the future takes the request back: what is unsent is reset, never ended as if it were whole.
+    pub(crate) async fn post(&self, exchange: &Exchange, sent: impl FnOnce()) -> Result<Reply, Broken> {
+        let request = request(exchange).map_err(Broken::NotSent)?;
+        let mut sender = self.sender.clone();
+        let stream = sender
+            .send_request(request)
+            .await
+            .map_err(|error| unsent(&error))?;
+        sent();
+        let (outgoing, incoming) = stream.split();
+        let mut upload = pin!(upload(exchange, outgoing));
+        let mut answer = pin!(answer(exchange, incoming));
+        let mut uploaded = false;
+        loop {
+            tokio::select! {
+                // A gateway may answer before it has the whole body, and then stop reading.
+                reply = &mut answer => return reply.map_err(|broken| self.judge(broken)),
+                end = &mut upload, if !uploaded => match end {
+                    Ok(()) | Err(Broken::Stream(_)) => uploaded = true,
+                    Err(broken) => return Err(self.judge(broken)),
+                },
+            }
+        }
+    }
+
+    /// Whatever a stream says, without its connection the request is lost.
+    fn judge(&self, broken: Broken) -> Broken {
+        match (broken, self.connection.close_reason()) {
+            (Broken::Stream(_) | Broken::Lost(_), Some(reason)) => Broken::Lost(reason.to_string()),
+            (broken, _) => broken,
+        }
+    }
+}
+
+fn request(exchange: &Exchange) -> Result<Request<()>, String> {
+    let mut request = Request::builder()
+        .method(Method::POST)
+        .uri(exchange.gateway.as_str())
+        .body(())
+        .map_err(|error| format!("no request can be made of {}: {error}", exchange.gateway))?;
+    *request.headers_mut() = exchange.headers.clone();
+    // Fields of one connection only have no place in HTTP/3 (RFC 9114 section 4.2); `:authority` comes from the URI.
+    for name in [
+        header::HOST,
+        header::CONNECTION,
+        header::TRANSFER_ENCODING,
+        header::UPGRADE,
+    ] {
+        request.headers_mut().remove(name);
+    }
+    if let Some(size) = exchange.object.size() {
+        request
+            .headers_mut()
+            .insert(header::CONTENT_LENGTH, HeaderValue::from(size));
+    }
+    Ok(request)
+}
+
+async fn upload(
+    exchange: &Exchange,
+    mut outgoing: RequestStream<Sending<Bytes>, Bytes>,
+) -> Result<(), Broken> {
+    let mut object = exchange.object.open();
+    let (mut total, mut piece) = (0u64, BytesMut::new());
+    while let Some(chunk) = object.next().await {
+        let mut chunk = chunk.map_err(|error| Broken::Object(error.to_string()))?;
+        total += chunk.len() as u64;
+        while piece.len() + chunk.len() > PIECE {
+            let part = chunk.split_to(PIECE - piece.len());
+            piece.extend_from_slice(&part);
+            outgoing
+                .send_data(piece.split().freeze())
+                .await
+                .map_err(|error| broken(&error))?;
+        }
+        piece.extend_from_slice(&chunk);
+    }
+    if let Some(size) = exchange.object.size().filter(|size| *size != total) {
+        return Err(Broken::Object(format!(
+            "it has {total} octets, {size} were announced"
+        )));
+    }
+    if !piece.is_empty() {
+        outgoing
+            .send_data(piece.freeze())
+            .await
+            .map_err(|error| broken(&error))?;
+    }
+    outgoing.finish().await.map_err(|error| broken(&error))
+}
+
+async fn answer(exchange: &Exchange, mut incoming: RequestStream<Receiving, Bytes>) -> Result<Reply, Broken> {
+    let (head, ()) = loop {
+        let response = incoming.recv_response().await.map_err(|error| broken(&error))?;
+        // Interim responses precede the real one (RFC 9114 section 4.1).
+        if !response.status().is_informational() {
+            break response.into_parts();
+        }
+    };
+    let (mut body, mut total) = (BytesMut::new(), 0u64);
+    while let Some(mut part) = incoming.recv_data().await.map_err(|error| broken(&error))? {
+        total += part.remaining() as u64;
+        let kept = part.remaining().min(REPLY_LIMIT - body.len());
+        body.extend_from_slice(&part.copy_to_bytes(kept));
+        if body.len() == REPLY_LIMIT {
+            incoming.stop_sending(Code::H3_NO_ERROR);
+            return Ok(reply(exchange, head, body));
+        }
+    }
+    if let Some(announced) = content_length(&head.headers).filter(|length| *length != total) {
+        return Err(Broken::Stream(format!(
+            "the reply has {total} octets, {announced} were announced"
+        )));
+    }
+    Ok(reply(exchange, head, body))
+}
+
+fn reply(exchange: &Exchange, head: http::response::Parts, body: BytesMut) -> Reply {
+    Reply {
+        exchange: exchange.id,
+        status: head.status,
+        headers: head.headers,
+        body: body.freeze(),
+    }
+}
+
+/// The `Content-Length` of a message, when it has a readable one.
+pub(crate) fn content_length(headers: &HeaderMap) -> Option<u64> {
+    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+/// An error before the request was on its way.
+fn unsent(error: &StreamError) -> Broken {
+    Broken::NotSent(error.to_string())
+}
+
+/// An error after that.
+fn broken(error: &StreamError) -> Broken {
+    match error {
+        StreamError::RemoteTerminate {
+            code: Code::H3_REQUEST_REJECTED,
+            ..
+        } => Broken::NotSent("the gateway is shutting down".into()),
+        StreamError::ConnectionError { .. } => Broken::Lost(error.to_string()),
+        other => Broken::Stream(other.to_string()),
+    }
+}

@@ -1,0 +1,8 @@
+//! Requests over real sockets on loopback, on each of the carriers.
+
+mod certificates;
+mod http;
+mod quic;
+mod restart;
+mod support;
+mod truncated;

@@ -1,0 +1,94 @@
+use std::time::{Duration, Instant};
+
+use super::support::{Papers, Pieces, exchange, gateway_on, replied, send};
+
+/// A gateway that vanishes without a word, as `kill -9` makes it, and comes back on the same port.
+#[tokio::test]
+async fn a_restarted_gateway_is_noticed_at_once() {
+    let papers = Papers::new();
+    let key = papers.file("reset.key");
+    let first = gateway_on(&papers, 0, Some(&key));
+    let port = first.port;
+    // Between client and gateway stands a forwarder, so that the first gateway's goodbye can be kept from the client.
+    let client = papers.client(false);
+    let relay = Forwarder::start(port).await;
+    replied(send(&client, exchange(relay.port, "/echo", Pieces::of("one"))).await);
+    relay.mute();
+    first.stop.cancel();
+    first.task.await.unwrap();
+    drop(first.endpoint);
+    let second = gateway_on(&papers, 0, Some(&key));
+    relay.lead_to(second.port);
+    #[allow(clippy::disallowed_methods)]
+    let start = Instant::now();
+    replied(send(&client, exchange(relay.port, "/echo", Pieces::of("two"))).await);
+    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+    assert_eq!(second.endpoint.stats().accepted_handshakes, 1);
+}
+
+#[tokio::test]
+async fn a_stopping_gateway_ends_what_runs_and_the_next_takes_over() {
+    let papers = Papers::new();
+    let first = gateway_on(&papers, 0, None);
+    let port = first.port;
+    let client = papers.client(false);
+    replied(send(&client, exchange(port, "/echo", Pieces::of("one"))).await);
+    first.stop.cancel();
+    first.task.await.unwrap();
+    drop(first.endpoint);
+    let second = gateway_on(&papers, port, None);
+    replied(send(&client, exchange(port, "/echo", Pieces::of("two"))).await);
+    assert_eq!(second.endpoint.stats().accepted_handshakes, 1);
+}
+
+/// Forwards datagrams between one client and a gateway that can be exchanged.
+struct Forwarder {
+    port: u16,
+    gateway: std::sync::Arc<std::sync::atomic::AtomicU16>,
+}
+
+impl Forwarder {
+    async fn start(gateway: u16) -> Self {
+        use std::sync::{
+            Arc,
+            atomic::{AtomicU16, Ordering},
+        };
+        let socket = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let port = socket.local_addr().unwrap().port();
+        let leads_to = Arc::new(AtomicU16::new(gateway));
+        let gateway = leads_to.clone();
+        tokio::spawn(async move {
+            let (mut buffer, mut client, mut last) = (vec![0; 65_536], None, 0);
+            loop {
+                let Ok((length, from)) = socket.recv_from(&mut buffer).await else {
+                    continue;
+                };
+                let gateway = leads_to.load(Ordering::SeqCst);
+                if gateway == 0 {
+                    continue;
+                }
+                let from_gateway = from.port() == gateway || from.port() == last;
+                last = gateway;
+                let to = match from_gateway {
+                    true => client,
+                    false => {
+                        client = Some(from);
+                        Some(([127, 0, 0, 1], gateway).into())
+                    }
+                };
+                if let Some(to) = to {
+                    let _ = socket.send_to(&buffer[..length], to).await;
+                }
+            }
+        });
+        Self { port, gateway }
+    }
+
+    fn mute(&self) {
+        self.lead_to(0);
+    }
+
+    fn lead_to(&self, port: u16) {
+        self.gateway.store(port, std::sync::atomic::Ordering::SeqCst);
+    }
+}
