@@ -1,1 +1,34 @@
-//! stub
+//! Fixtures for the tests that run the release binary against real peers: Postfix, Dovecot, NSD, an independent
+//! HTTP/3 client and curl, each a process of its own on addresses and in folders of its own.
+//!
+//! A test makes a [`Site`] first: a temporary folder and loopback addresses that no other test has, so that tests run
+//! side by side. Everything started through [`Process`] ends with the test, whichever way the test ends. A peer that
+//! is not installed is a failure that names the package ([`peer`]), never a silent skip.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "fixtures fail the test that uses them; there is nobody to hand an error to"
+)]
+
+pub mod bsmtp;
+pub mod corpus;
+pub mod dovecot;
+pub mod full_disk;
+pub mod http;
+pub mod imap;
+pub mod lmtp_tap;
+pub mod nsd;
+pub mod peer;
+pub mod pki;
+pub mod postfix;
+pub mod process;
+pub mod programs;
+pub mod site;
+pub mod smtp;
+pub mod wait;
+pub mod world;
+
+pub use process::Process;
+pub use site::Site;
