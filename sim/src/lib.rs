@@ -1,1 +1,13 @@
-//! stub
+//! Deep space on one machine, for `lightpost demo`, the benches and the tests: a mailbox server that takes everything, a
+//! link with light time, rate and loss, a name server and throw-away certificates. Nothing here is for production.
+
+pub mod dns;
+pub mod link;
+pub mod pki;
+pub mod sink;
+pub mod udp;
+
+pub use dns::Dns;
+pub use pki::Pki;
+pub use sink::Sink;
+pub use udp::UdpLink;

@@ -1,0 +1,188 @@
+//! What is under way in one direction.
+
+use std::{
+    io,
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+        mpsc,
+    },
+    thread,
+    time::Duration,
+};
+
+use lightpost_clock::{Clock, Instant};
+use rand::{SeedableRng, rngs::StdRng};
+use tokio::net::UdpSocket;
+
+use super::DirectionStats;
+use crate::link::{Direction, DirectionOptions, Fate};
+
+/// Most octets under way in one direction, for the sake of memory: 8 light seconds at 250 Mbit/s.
+const UNDER_WAY_MAX: u64 = 256 * 1024 * 1024;
+
+/// Where a packet leaves the link.
+#[derive(Clone, Debug)]
+pub(super) enum Route {
+    /// On a socket that is connected to the target.
+    Target(Arc<UdpSocket>),
+    /// On the socket that the client knows, to the client.
+    Client(Arc<UdpSocket>, SocketAddr),
+}
+
+impl Route {
+    fn send(&self, packet: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Target(socket) => socket.try_send(packet),
+            Self::Client(socket, client) => socket.try_send_to(packet, *client),
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Packet {
+    at: Duration,
+    octets: Box<[u8]>,
+    route: Route,
+}
+
+#[derive(Debug, Default)]
+struct Counters {
+    packets: AtomicU64,
+    octets: AtomicU64,
+    delivered: AtomicU64,
+    lost: AtomicU64,
+    dropped: AtomicU64,
+    under_way: AtomicU64,
+}
+
+/// The state that decides about packets, and the way to the thread that holds them; gone once stopped.
+#[derive(Debug)]
+struct Entry {
+    direction: Direction,
+    rng: StdRng,
+    packets: mpsc::Sender<Packet>,
+    /// The thread waits on its other end; dropping it ends the wait.
+    _stop: mpsc::Sender<()>,
+}
+
+/// One direction with the thread that delivers.
+#[derive(Debug)]
+pub(super) struct Line {
+    clock: Clock,
+    start: Instant,
+    entry: Mutex<Option<Entry>>,
+    counters: Arc<Counters>,
+}
+
+impl Line {
+    pub(super) fn start(options: DirectionOptions, seed: u64, clock: Clock) -> io::Result<Self> {
+        let start = clock.instant();
+        let counters = Arc::new(Counters::default());
+        let (packets, under_way) = mpsc::channel();
+        let (stop, stopped) = mpsc::channel();
+        let exit = Exit {
+            clock: clock.clone(),
+            start,
+            counters: Arc::clone(&counters),
+            stopped,
+        };
+        thread::Builder::new()
+            .name("light-time".to_owned())
+            .spawn(move || exit.run(&under_way))?;
+        let entry = Entry {
+            direction: Direction::new(options),
+            rng: StdRng::seed_from_u64(seed),
+            packets,
+            _stop: stop,
+        };
+        Ok(Self {
+            clock,
+            start,
+            entry: Mutex::new(Some(entry)),
+            counters,
+        })
+    }
+
+    /// Takes a packet at the near end.
+    pub(super) fn push(&self, octets: &[u8], route: Route) {
+        let size = octets.len() as u64;
+        self.counters.packets.fetch_add(1, Relaxed);
+        self.counters.octets.fetch_add(size, Relaxed);
+        let mut entry = self.entry.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(entry) = &mut *entry else {
+            return;
+        };
+        let now = self.clock.instant().duration_since(self.start);
+        match entry.direction.push(now, octets.len(), &mut entry.rng) {
+            Fate::Deliver(_) if self.counters.under_way.load(Relaxed) + size > UNDER_WAY_MAX => {
+                self.counters.dropped.fetch_add(1, Relaxed);
+            }
+            Fate::Deliver(at) => {
+                self.counters.under_way.fetch_add(size, Relaxed);
+                // Fails only when the thread is gone, and then nobody waits for it.
+                let _ = entry.packets.send(Packet {
+                    at,
+                    octets: octets.into(),
+                    route,
+                });
+            }
+            Fate::Lost => {
+                self.counters.lost.fetch_add(1, Relaxed);
+            }
+            Fate::Dropped => {
+                self.counters.dropped.fetch_add(1, Relaxed);
+            }
+        }
+    }
+
+    /// Ends the thread; what is under way is lost.
+    pub(super) fn stop(&self) {
+        self.entry.lock().unwrap_or_else(PoisonError::into_inner).take();
+    }
+
+    pub(super) fn stats(&self) -> DirectionStats {
+        DirectionStats {
+            packets: self.counters.packets.load(Relaxed),
+            octets: self.counters.octets.load(Relaxed),
+            delivered: self.counters.delivered.load(Relaxed),
+            lost: self.counters.lost.load(Relaxed),
+            dropped: self.counters.dropped.load(Relaxed),
+        }
+    }
+}
+
+/// The far end.
+struct Exit {
+    clock: Clock,
+    start: Instant,
+    counters: Arc<Counters>,
+    stopped: mpsc::Receiver<()>,
+}
+
+impl Exit {
+    /// Delivers each packet in its time. They come in the order in which they are due.
+    fn run(&self, under_way: &mpsc::Receiver<Packet>) {
+        while let Ok(packet) = under_way.recv() {
+            loop {
+                let now = self.clock.instant().duration_since(self.start);
+                let left = packet.at.saturating_sub(now);
+                if left.is_zero() {
+                    break;
+                }
+                if self.stopped.recv_timeout(left) == Err(mpsc::RecvTimeoutError::Disconnected) {
+                    return;
+                }
+            }
+            self.counters
+                .under_way
+                .fetch_sub(packet.octets.len() as u64, Relaxed);
+            let counter = match packet.route.send(&packet.octets) {
+                Ok(_) => &self.counters.delivered,
+                Err(_) => &self.counters.dropped,
+            };
+            counter.fetch_add(1, Relaxed);
+        }
+    }
+}
