@@ -75,6 +75,7 @@ impl Pool {
         let was_used = session.is_used();
         let mut result = session.transact(envelope, facts, &mut body).await;
         if was_used && session.died_at_mail() && is_farewell(&result) {
+            drop(session);
             session = Session::open(&self.target, &self.clock).await?;
             result = session.transact(envelope, facts, &mut body).await;
         }
