@@ -31,6 +31,8 @@ use crate::{Carrier, PeerIdentity, tls};
 
 /// Requests of one connection that are worked on at once; more wait in their streams.
 const REQUESTS: usize = 1024;
+/// How long a connection stays at least after its last answer when we stop.
+const LINGER: Duration = Duration::from_millis(100);
 /// Octets of header fields in a request.
 const HEADER_LIMIT: u64 = 64 << 10;
 
@@ -121,7 +123,7 @@ async fn run(incoming: Incoming, serving: &Arc<Serving>) -> Result<(), String> {
     if connection.close_reason().is_none() {
         let _ = serving
             .clock
-            .timeout(GRACE, drain(&mut driver, &requests, &connection))
+            .timeout(GRACE, drain(&mut driver, serving, &requests, &connection))
             .await;
         connection.close(NO_ERROR, b"");
     }
@@ -164,17 +166,32 @@ async fn watch_handshake(
     }
 }
 
-/// Tells the peer to open no more requests, and waits until it has read the answers to those that run and hangs up.
-async fn drain(driver: &mut Driver, requests: &TaskTracker, connection: &quinn::Connection) {
+/// Tells the peer to open no more requests, lets those end that run, and stays until their answers are read.
+async fn drain(
+    driver: &mut Driver,
+    serving: &Serving,
+    requests: &TaskTracker,
+    connection: &quinn::Connection,
+) {
     if driver.shutdown(0).await.is_err() {
         return;
     }
-    let rejecting = async { while let Ok(Some(_)) = driver.accept().await {} };
+    let rejecting = async {
+        while let Ok(Some(_)) = driver.accept().await {}
+        connection.closed().await;
+    };
+    let ending = async {
+        requests.wait().await;
+        // Closing drops what is not acknowledged; two round trips are enough for an answer and its repair.
+        serving
+            .clock
+            .sleep((connection.rtt() * 2).clamp(LINGER, GRACE))
+            .await;
+    };
     tokio::select! {
-        () = async { tokio::join!(rejecting, requests.wait()); } => {}
-        _ = connection.closed() => return,
+        () = rejecting => {}
+        () = ending => {}
     }
-    connection.closed().await;
 }
 
 async fn serve_request(resolver: RequestResolver<Connection, Bytes>, serving: &Serving, peer: &Peer) {

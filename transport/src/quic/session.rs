@@ -3,7 +3,7 @@
 use std::pin::pin;
 
 use bytes::{Buf, Bytes, BytesMut};
-use futures_util::StreamExt;
+use futures_util::{FutureExt, StreamExt};
 use h3::{
     client::{RequestStream, SendRequest},
     error::{Code, StreamError},
@@ -15,6 +15,8 @@ use crate::{Exchange, Reply};
 
 /// Octets that are handed to the connection at once: it scans what it has not sent piece by piece, so large pieces are cheap.
 const PIECE: usize = 1 << 20;
+/// Octets that are worth sending while the store is still reading.
+const READY: usize = 64 << 10;
 /// Octets of a reply's body that are kept.
 pub(crate) const REPLY_LIMIT: usize = 64 << 10;
 /// Octets of header fields that a gateway may send.
@@ -127,16 +129,24 @@ async fn upload(
 ) -> Result<(), Broken> {
     let mut object = exchange.object.open();
     let (mut total, mut piece) = (0u64, BytesMut::new());
-    while let Some(chunk) = object.next().await {
+    loop {
+        // A small mail waits for its end, so that both leave together; a large one does not wait for a slow store.
+        let chunk = match piece.len() >= READY {
+            false => object.next().await,
+            true => match object.next().now_or_never() {
+                Some(chunk) => chunk,
+                None => {
+                    send(&mut outgoing, &mut piece).await?;
+                    continue;
+                }
+            },
+        };
+        let Some(chunk) = chunk else { break };
         let mut chunk = chunk.map_err(|error| Broken::Object(error.to_string()))?;
         total += chunk.len() as u64;
         while piece.len() + chunk.len() > PIECE {
-            let part = chunk.split_to(PIECE - piece.len());
-            piece.extend_from_slice(&part);
-            outgoing
-                .send_data(piece.split().freeze())
-                .await
-                .map_err(|error| broken(&error))?;
+            piece.extend_from_slice(&chunk.split_to(PIECE - piece.len()));
+            send(&mut outgoing, &mut piece).await?;
         }
         piece.extend_from_slice(&chunk);
     }
@@ -146,12 +156,17 @@ async fn upload(
         )));
     }
     if !piece.is_empty() {
-        outgoing
-            .send_data(piece.freeze())
-            .await
-            .map_err(|error| broken(&error))?;
+        send(&mut outgoing, &mut piece).await?;
     }
     outgoing.finish().await.map_err(|error| broken(&error))
+}
+
+async fn send(
+    outgoing: &mut RequestStream<Sending<Bytes>, Bytes>,
+    piece: &mut BytesMut,
+) -> Result<(), Broken> {
+    let sent = outgoing.send_data(piece.split().freeze()).await;
+    sent.map_err(|error| broken(&error))
 }
 
 async fn answer(exchange: &Exchange, mut incoming: RequestStream<Receiving, Bytes>) -> Result<Reply, Broken> {

@@ -186,6 +186,8 @@ pub(super) fn json_of(reply: &Reply) -> Value {
 /// How a request's body ended, as the router saw it.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum End {
+    /// Its first octets were read.
+    Begun,
     Whole(usize),
     Broken(usize),
 }
@@ -228,6 +230,9 @@ async fn echo(
             return StatusCode::BAD_REQUEST.into_response();
         };
         if let Ok(data) = frame.into_data() {
+            if octets == 0 && !data.is_empty() {
+                ends.send(End::Begun).unwrap();
+            }
             octets += data.len();
             hash.update(&data);
         }
