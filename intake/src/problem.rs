@@ -40,7 +40,7 @@ pub struct Problem {
     /// `code`: the enhanced status code that SMTP would answer.
     pub code: Option<EnhancedCode>,
     /// `line`, `offset`, `transaction`.
-    pub place: Option<Place>,
+    pub place: Option<Box<Place>>,
     /// The `Retry-After` field.
     pub retry_after: Option<Duration>,
     /// Further members: `accepted`, `refused`.
@@ -141,7 +141,7 @@ impl Problem {
     /// With the place of the error.
     #[must_use]
     pub fn at(mut self, place: Place) -> Self {
-        self.place = Some(place);
+        self.place = Some(Box::new(place));
         self
     }
 
@@ -173,7 +173,7 @@ impl Problem {
             if let Some(code) = self.code {
                 object.insert("code".into(), code.to_string().into());
             }
-            if let Some(place) = self.place {
+            if let Some(place) = &self.place {
                 object.insert("line".into(), place.line.into());
                 object.insert("offset".into(), place.offset.into());
                 if let Some(transaction) = place.transaction {

@@ -1,1 +1,478 @@
+use std::path::Path;
 
+use axum::body::Body;
+use base64::{Engine, engine::general_purpose::STANDARD};
+use http::StatusCode;
+use http_body_util::BodyExt;
+use lightpost_queue::{Filter, MessageView, sqlite::SqliteStore};
+use lightpost_transport::Carrier;
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+use tower::ServiceExt;
+
+use super::*;
+
+const CONFIG: &str = r#"
+name = "gw1.moon.example"
+database = "inbox.db"
+[listen]
+https = "127.0.0.1:0"
+certificate = "cert.pem"
+key = "cert.pem"
+client_trust = "cert.pem"
+[accept]
+domains = ["moon.example", "*.moon.example"]
+max_message = "1MB"
+[[peer]]
+name = "relay.earth.example"
+token = "relay.token"
+[[peer]]
+name = "narrow.earth.example"
+senders = ["only.example"]
+[local]
+address = "127.0.0.1:2525"
+"#;
+
+/// A gateway's router over a real inbox, without onward delivery.
+struct World {
+    router: Router,
+    store: Arc<dyn Store>,
+    _folder: tempfile::TempDir,
+}
+
+/// What came back.
+#[derive(Debug, PartialEq)]
+struct Answered {
+    status: StatusCode,
+    media_type: String,
+    body: Vec<u8>,
+}
+
+impl Answered {
+    fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap()
+    }
+}
+
+impl World {
+    async fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("cert.pem"), "").unwrap();
+        std::fs::write(folder.path().join("relay.token"), "a-token-of-ours\n").unwrap();
+        let config = Config::from_text(&folder.path().join("server.toml"), CONFIG).unwrap();
+        let clock = Clock::system();
+        let database: &Path = &config.database;
+        let store: Arc<dyn Store> = Arc::new(SqliteStore::open(database, clock.clone()).await.unwrap());
+        Self {
+            router: router(Arc::new(config), store.clone(), clock),
+            store,
+            _folder: folder,
+        }
+    }
+
+    async fn send(&self, request: http::Request<Body>) -> Answered {
+        let response = self.router.clone().oneshot(request).await.unwrap();
+        let status = response.status();
+        let media_type = response
+            .headers()
+            .get("content-type")
+            .map_or(String::new(), |value| value.to_str().unwrap().to_owned());
+        let body = response.into_body().collect().await.unwrap().to_bytes().to_vec();
+        Answered {
+            status,
+            media_type,
+            body,
+        }
+    }
+
+    async fn messages(&self) -> Vec<MessageView> {
+        let filter = Filter {
+            limit: 100,
+            ..Filter::default()
+        };
+        self.store.list(filter).await.unwrap()
+    }
+
+    async fn body_of(&self, message: &MessageView) -> String {
+        let claim = lightpost_queue::Claim {
+            owner: "test",
+            destination: &message.recipients[0].destination,
+            now: jiff::Timestamp::MAX,
+            until: jiff::Timestamp::MAX,
+            limit: 100,
+        };
+        let claimed = self.store.claim(claim).await.unwrap();
+        let body = claimed.iter().find(|one| one.id == message.id).unwrap().body;
+        let mut octets = Vec::new();
+        loop {
+            let chunk = self.store.read_body(body, octets.len() as u64).await.unwrap();
+            if chunk.is_empty() {
+                return String::from_utf8(octets).unwrap();
+            }
+            octets.extend_from_slice(&chunk);
+        }
+    }
+}
+
+fn object(sender: &str, recipients: &[&str], body: &str) -> String {
+    let recipients: String = recipients
+        .iter()
+        .map(|recipient| format!("RCPT TO:<{recipient}>\r\n"))
+        .collect();
+    format!("MAIL FROM:<{sender}>\r\n{recipients}DATA\r\n{body}\r\n.\r\n")
+}
+
+fn small() -> String {
+    object(
+        "alice@earth.example",
+        &["bob@moon.example"],
+        "Subject: hello\r\n\r\nacross",
+    )
+}
+
+fn identity(name: &str) -> PeerIdentity {
+    PeerIdentity {
+        names: vec![name.to_owned()],
+        address: "127.0.0.1:1".parse().unwrap(),
+        carrier: Carrier::Http3,
+    }
+}
+
+/// A request of the relay's with further fields.
+fn request(body: impl Into<Body>, fields: &[(&str, &str)]) -> http::Request<Body> {
+    from_peer("relay.earth.example", body, fields)
+}
+
+fn from_peer(peer: &str, body: impl Into<Body>, fields: &[(&str, &str)]) -> http::Request<Body> {
+    let mut builder = http::Request::post("/inboundmail").extension(identity(peer));
+    if !fields.iter().any(|(name, _)| *name == "content-type") {
+        builder = builder.header(
+            "content-type",
+            "application/batch-SMTP; required-extensions=\"8BITMIME,SIZE\"",
+        );
+    }
+    for (name, value) in fields {
+        builder = builder.header(*name, *value);
+    }
+    builder.body(body.into()).unwrap()
+}
+
+fn digest(body: &str) -> String {
+    format!("sha-256=:{}:", STANDARD.encode(Sha256::digest(body.as_bytes())))
+}
+
+#[tokio::test]
+async fn an_exchange_is_on_disk_with_our_trace_field() {
+    let world = World::new().await;
+    let answer = world
+        .send(request(small(), &[("idempotency-key", "\"01EXCHANGE\"")]))
+        .await;
+    assert_eq!((answer.status, answer.body.len()), (StatusCode::ACCEPTED, 0));
+    assert_eq!(answer.media_type, "");
+    let messages = world.messages().await;
+    assert_eq!(messages.len(), 1);
+    assert_eq!(messages[0].sender, "alice@earth.example");
+    assert_eq!(messages[0].origin, "relay.earth.example");
+    assert_eq!(messages[0].origin_id.as_deref(), Some("01EXCHANGE"));
+    let body = world.body_of(&messages[0]).await;
+    let (trace, rest) = body.split_at(body.find("Subject:").unwrap());
+    assert_eq!(rest, "Subject: hello\r\n\r\nacross\r\n");
+    assert!(trace.starts_with("Received: from relay.earth.example"), "{trace}");
+    for part in [
+        "by gw1.moon.example",
+        "with HTTP/3",
+        "id 01EXCHANGE",
+        "for <bob@moon.example>",
+    ] {
+        assert!(trace.contains(part), "{part}: {trace}");
+    }
+    assert_eq!(messages[0].size, body.len() as u64);
+}
+
+#[tokio::test]
+async fn a_repeat_gets_the_same_answer_and_brings_nothing_twice() {
+    let world = World::new().await;
+    let text = object(
+        "alice@earth.example",
+        &["bob@moon.example", "eve@mars.example"],
+        "Subject: x\r\n\r\n.",
+    );
+    let sum = digest(&text);
+    let key = ("idempotency-key", "\"01A\"");
+    let first = world.send(request(text.clone(), &[key])).await;
+    assert_eq!(first.status, StatusCode::ACCEPTED);
+    assert_eq!(first.json()["recipients"][1]["status"], "refused");
+    assert_eq!(first.json()["recipients"][1]["code"], "5.7.1");
+    // By its body, by its digest field alone (this body is never read), and packed.
+    let unread = Body::from_stream(futures_util::stream::pending::<
+        Result<bytes::Bytes, std::io::Error>,
+    >());
+    let packed = zstd::encode_all(text.as_bytes(), 3).unwrap();
+    for repeat in [
+        request(text.clone(), &[key]),
+        request(unread, &[key, ("unencoded-digest", &sum)]),
+        request(packed, &[key, ("content-encoding", "zstd")]),
+    ] {
+        assert_eq!(world.send(repeat).await, first);
+    }
+    assert_eq!(world.messages().await.len(), 1);
+    // The same key of another peer is another key.
+    let other = world
+        .send(from_peer(
+            "narrow.earth.example",
+            small().replace("earth", "only"),
+            &[key],
+        ))
+        .await;
+    assert_ne!(other.status, StatusCode::CONFLICT);
+}
+
+#[tokio::test]
+async fn a_key_for_other_content_is_a_conflict() {
+    let world = World::new().await;
+    let key = ("idempotency-key", "01A");
+    let other = small().replace("hello", "other");
+    let sum = digest(&other);
+    world.send(request(small(), &[key])).await;
+    for conflict in [
+        request(other.clone(), &[key]),
+        request(other, &[key, ("unencoded-digest", &sum)]),
+    ] {
+        let answer = world.send(conflict).await;
+        assert_eq!(answer.status, StatusCode::CONFLICT);
+        assert_eq!(answer.media_type, "application/problem+json");
+    }
+    assert_eq!(world.messages().await.len(), 1);
+}
+
+#[tokio::test]
+async fn without_a_key_every_request_counts() {
+    let world = World::new().await;
+    for _ in 0..2 {
+        assert_eq!(
+            world.send(request(small(), &[])).await.status,
+            StatusCode::ACCEPTED
+        );
+    }
+    assert_eq!(world.messages().await.len(), 2);
+}
+
+#[tokio::test]
+async fn what_is_not_what_was_sent_is_not_stored() {
+    let world = World::new().await;
+    let wrong = digest("something else");
+    let broken = futures_util::stream::iter([
+        Ok(bytes::Bytes::from(small())),
+        Err(std::io::Error::other("reset by peer")),
+    ]);
+    let bomb = zstd::encode_all(&vec![b'x'; 60_000_000][..], 3).unwrap();
+    for (request, status) in [
+        (request(small(), &[("unencoded-digest", &wrong)]), 400),
+        (request(small(), &[("repr-digest", &wrong)]), 400),
+        (request(Body::from_stream(broken), &[]), 400),
+        (request(bomb, &[("content-encoding", "zstd")]), 413),
+        (request(small(), &[("content-encoding", "zstd")]), 400),
+        (request(small(), &[("content-encoding", "gzip")]), 415),
+        (request(small(), &[("content-type", "message/rfc822")]), 415),
+        (
+            request(
+                small(),
+                &[(
+                    "content-type",
+                    "application/batch-SMTP; required-extensions=BINARYMIME",
+                )],
+            ),
+            415,
+        ),
+        (request(small(), &[("idempotency-key", "")]), 400),
+        (request(small().replace("\r\n", "\n"), &[]), 400),
+        (
+            request(
+                object("a@b.example", &["bob@moon.example"], &"line\r\n".repeat(200_000)),
+                &[],
+            ),
+            413,
+        ),
+    ] {
+        let described = format!("{:?}", request.headers());
+        let answer = world.send(request).await;
+        assert_eq!(answer.status.as_u16(), status, "{described}: {answer:?}");
+        assert_eq!(answer.media_type, "application/problem+json");
+    }
+    assert_eq!(world.messages().await.len(), 0);
+}
+
+#[tokio::test]
+async fn a_bomb_within_the_rules_of_batch_smtp_is_refused() {
+    let world = World::new().await;
+    let text = object(
+        "a@b.example",
+        &["bob@moon.example"],
+        &"line\r\n".repeat(5_000_000),
+    );
+    let bomb = zstd::encode_all(text.as_bytes(), 3).unwrap();
+    assert!(bomb.len() < 100_000);
+    let answer = world.send(request(bomb, &[("content-encoding", "zstd")])).await;
+    assert_eq!(answer.status.as_u16(), 413, "{answer:?}");
+    assert_eq!(world.messages().await.len(), 0);
+}
+
+#[tokio::test]
+async fn only_known_peers_hand_over_mail() {
+    let world = World::new().await;
+    let anonymous = |fields: &[(&str, &str)]| {
+        let mut request = request(small(), fields);
+        request.extensions_mut().clear();
+        request
+    };
+    for (request, status) in [
+        (anonymous(&[]), 401),
+        (anonymous(&[("authorization", "Bearer not-the-token")]), 401),
+        (from_peer("mallory.example", small(), &[]), 403),
+        (anonymous(&[("authorization", "Bearer a-token-of-ours")]), 202),
+        (request(small(), &[]), 202),
+    ] {
+        assert_eq!(world.send(request).await.status.as_u16(), status);
+    }
+    assert_eq!(world.messages().await.len(), 2);
+}
+
+#[tokio::test]
+async fn a_peer_speaks_for_its_domains_and_the_null_path_only() {
+    let world = World::new().await;
+    let peer = "narrow.earth.example";
+    for (sender, status) in [
+        ("a@only.example", 202),
+        ("", 202),
+        ("a@earth.example", 403),
+        ("a@sub.only.example", 403),
+    ] {
+        let answer = world
+            .send(from_peer(peer, object(sender, &["bob@moon.example"], "x"), &[]))
+            .await;
+        assert_eq!(answer.status.as_u16(), status, "{sender}: {answer:?}");
+    }
+    let both = object("a@only.example", &["bob@moon.example"], "one")
+        + &object("a@earth.example", &["bob@moon.example"], "two");
+    let answer = world.send(from_peer(peer, both, &[])).await;
+    assert_eq!(answer.status, StatusCode::ACCEPTED);
+    assert_eq!(answer.json()["messages"].as_array().unwrap().len(), 1);
+    assert_eq!(answer.json()["recipients"][1]["transaction"], 2);
+    assert_eq!(answer.json()["recipients"][1]["code"], "5.7.1");
+    assert_eq!(world.messages().await.len(), 3);
+}
+
+#[tokio::test]
+async fn foreign_recipients_are_refused_and_the_rest_is_taken() {
+    let world = World::new().await;
+    let mixed = object(
+        "a@earth.example",
+        &[
+            "bob@moon.example",
+            "x@mars.example",
+            "no address",
+            "eve@Far.Moon.Example",
+        ],
+        "x",
+    );
+    let answer = world.send(request(mixed, &[])).await;
+    assert_eq!(answer.status, StatusCode::ACCEPTED);
+    let statuses: Vec<_> = answer.json()["recipients"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|recipient| recipient["status"].as_str().unwrap().to_owned())
+        .collect();
+    assert_eq!(statuses, ["queued", "refused", "queued", "refused"]);
+    let messages = world.messages().await;
+    let taken: Vec<_> = messages[0]
+        .recipients
+        .iter()
+        .map(|recipient| recipient.destination.as_str())
+        .collect();
+    assert_eq!(taken, ["moon.example", "far.moon.example"]);
+
+    let foreign = world
+        .send(request(object("a@earth.example", &["x@mars.example"], "x"), &[]))
+        .await;
+    assert_eq!(foreign.status.as_u16(), 422);
+    assert_eq!(foreign.json()["code"], "5.7.1");
+    assert_eq!(foreign.json()["recipients"][0]["address"], "x@mars.example");
+    assert_eq!(world.messages().await.len(), 1);
+}
+
+#[tokio::test]
+async fn what_was_complete_before_an_error_counts_and_a_repeat_is_told_the_same() {
+    let world = World::new().await;
+    let text = small() + "MAIL FROM:<a@earth.example>\r\nRCPT TO:<bob@moon.example>\r\nDATA\r\ncut";
+    let key = ("idempotency-key", "01CUT");
+    let first = world.send(request(text.clone(), &[key])).await;
+    assert_eq!(first.status.as_u16(), 400);
+    assert_eq!(first.media_type, "application/problem+json");
+    assert_eq!(first.json()["transaction"], 2);
+    assert_eq!(first.json()["accepted"][0]["transaction"], 1);
+    let messages = world.messages().await;
+    assert_eq!(first.json()["accepted"][0]["id"], messages[0].id.to_string());
+    assert_eq!(world.send(request(text, &[key])).await, first);
+    assert_eq!(world.messages().await.len(), 1);
+}
+
+#[tokio::test]
+async fn an_error_before_anything_was_complete_names_its_place() {
+    let world = World::new().await;
+    let answer = world
+        .send(request("EHLO x\r\nMAIL FROM:<a@b.example>\r\nFROB\r\n", &[]))
+        .await;
+    assert_eq!(answer.status.as_u16(), 400);
+    assert_eq!(answer.json()["line"], 3);
+    assert!(answer.json()["offset"].is_number());
+}
+
+#[tokio::test]
+async fn circles_are_cut() {
+    let world = World::new().await;
+    let hop = "Received: from a by b; Mon, 1 Jan 2030 00:00:00 +0000\r\n";
+    let text = object(
+        "a@earth.example",
+        &["bob@moon.example"],
+        &format!("{}\r\nx", hop.repeat(60)),
+    );
+    let answer = world.send(request(text, &[])).await;
+    assert_eq!(answer.status.as_u16(), 422);
+    assert_eq!(answer.json()["code"], "5.4.6");
+}
+
+#[tokio::test]
+async fn a_large_mail_goes_to_the_store_in_chunks_and_comes_out_whole() {
+    let world = World::new().await;
+    let body = format!("Subject: big\r\n\r\n{}", "0123456789abcdef\r\n".repeat(50_000));
+    let text = object("a@earth.example", &["bob@moon.example"], body.trim_end());
+    let packed = zstd::encode_all(text.as_bytes(), 3).unwrap();
+    let sum = digest(&text);
+    let answer = world
+        .send(request(
+            packed,
+            &[("content-encoding", "zstd"), ("unencoded-digest", &sum)],
+        ))
+        .await;
+    assert_eq!(answer.status.as_u16(), 202, "{answer:?}");
+    let messages = world.messages().await;
+    let stored = world.body_of(&messages[0]).await;
+    assert!(stored.ends_with(&body));
+}
+
+#[tokio::test]
+async fn other_paths_and_methods_are_problems() {
+    let world = World::new().await;
+    for (request, status) in [
+        (http::Request::get("/").body(Body::empty()).unwrap(), 404),
+        (
+            http::Request::get("/inboundmail").body(Body::empty()).unwrap(),
+            405,
+        ),
+    ] {
+        let answer = world.send(request).await;
+        assert_eq!(answer.status.as_u16(), status);
+        assert_eq!(answer.media_type, "application/problem+json");
+    }
+}
