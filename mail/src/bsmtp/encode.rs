@@ -19,7 +19,9 @@ pub fn parameters(envelope: &Envelope, facts: &BodyFacts) -> MailParameters {
     if facts.eight_bit {
         parameters.body = Some(Body::EightBitMime);
     }
-    parameters.smtputf8 = facts.eight_bit_headers || envelope.needs_smtputf8();
+    // Raw 8-bit headers without SMTPUTF8 are old and common; a local MTA that lacks SMTPUTF8 takes them as it always did,
+    // but would refuse them if we asked for more than their sender did.
+    parameters.smtputf8 = envelope.needs_smtputf8();
     parameters
 }
 

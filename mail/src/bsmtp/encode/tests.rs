@@ -53,6 +53,13 @@ fn an_object_names_what_it_uses() {
             "<a@b>",
             "<c@d>",
             facts(true, true),
+            "<a@b> BODY=8BITMIME SIZE=42",
+            "8bitMIME,SIZE",
+        ),
+        (
+            "<a@b> SMTPUTF8",
+            "<c@d>",
+            facts(true, true),
             "<a@b> BODY=8BITMIME SIZE=42 SMTPUTF8",
             "8bitMIME,SIZE,SMTPUTF8",
         ),
