@@ -1,1 +1,12 @@
-//! stub
+//! The agent beside the MTA on Earth: takes mail, keeps it in the durable outbox, finds its gateway, sends it.
+
+mod client;
+pub mod config;
+pub mod discover;
+mod dispatch;
+mod housekeeping;
+mod ids;
+mod ingest;
+
+pub use client::{Client, StartError};
+pub use config::Config;

@@ -1,0 +1,248 @@
+//! The running client.
+
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use lightpost_clock::Clock;
+use lightpost_queue::{Store, StoreError, sqlite::SqliteStore};
+use lightpost_transport::{
+    Transport,
+    quic::client::{QuicTransport, Settings},
+    tls::TlsError,
+    web::{Plain, serve_plain},
+};
+use tokio::{
+    net::{TcpListener, UnixListener, UnixStream},
+    task::JoinSet,
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    config::Config,
+    discover::{Discovery, ResolverError},
+    dispatch, housekeeping, ingest,
+};
+
+/// How long running requests may take when the client is stopped.
+const GRACE: Duration = Duration::from_secs(8);
+
+/// Why the client does not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The outbox.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The resolver.
+    #[error(transparent)]
+    Resolver(#[from] ResolverError),
+    /// Certificates, keys, or the transport's socket.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// A listener.
+    #[error("cannot listen on {address}: {cause}")]
+    Listen {
+        /// Where.
+        address: String,
+        /// What the system said.
+        cause: std::io::Error,
+    },
+}
+
+/// A running client: ingestion, dispatch, housekeeping. Stops only by [`Client::stop`]; dropped, its tasks are aborted.
+pub struct Client {
+    store: Arc<dyn Store>,
+    discovery: Arc<Discovery>,
+    address: Option<SocketAddr>,
+    socket: Option<PathBuf>,
+    quic: Option<Arc<QuicTransport>>,
+    clock: Clock,
+    accepting: CancellationToken,
+    sending: CancellationToken,
+    listeners: JoinSet<()>,
+    workers: JoinSet<()>,
+}
+
+impl Client {
+    /// Starts with the transport over QUIC.
+    ///
+    /// # Errors
+    /// [`StartError`]; nothing is left running.
+    pub async fn start(config: Config, clock: Clock) -> Result<Self, StartError> {
+        let config = Arc::new(config);
+        let discovery = Arc::new(Discovery::new(&config, clock.clone())?);
+        let settings = Settings {
+            trust: config.tls.trust.clone(),
+            identity: config.tls.identity.clone(),
+            paths: config.paths.values().map(|path| path.path.clone()).collect(),
+        };
+        let quic = Arc::new(QuicTransport::new(settings, discovery.clone(), clock.clone())?);
+        let mut client = Self::assemble(config, clock, discovery, quic.clone()).await?;
+        client.quic = Some(quic);
+        Ok(client)
+    }
+
+    /// Starts with another transport.
+    ///
+    /// # Errors
+    /// [`StartError`]; nothing is left running.
+    pub async fn start_with(
+        config: Config,
+        clock: Clock,
+        transport: Arc<dyn Transport>,
+    ) -> Result<Self, StartError> {
+        let config = Arc::new(config);
+        let discovery = Arc::new(Discovery::new(&config, clock.clone())?);
+        Self::assemble(config, clock, discovery, transport).await
+    }
+
+    async fn assemble(
+        config: Arc<Config>,
+        clock: Clock,
+        discovery: Arc<Discovery>,
+        transport: Arc<dyn Transport>,
+    ) -> Result<Self, StartError> {
+        let local = config.local.target()?;
+        let tcp = match config.ingest.listen {
+            Some(address) => Some(listen(address).await?),
+            None => None,
+        };
+        let unix = match &config.ingest.socket {
+            Some(path) => Some(listen_unix(path).await?),
+            None => None,
+        };
+        let address = tcp.as_ref().and_then(|tcp| tcp.local_addr().ok());
+        let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&config.database, clock.clone()).await?);
+        let interrupted = store.recover(&config.name, clock.now()).await?;
+        if interrupted > 0 {
+            tracing::info!(
+                interrupted,
+                "recipients were being worked on when the client ended; they are queued again"
+            );
+        }
+        let resumed = dispatch::resume(&*store, clock.now()).await?;
+        if resumed > 0 {
+            tracing::info!(
+                resumed,
+                "recipients were awaiting a reply when the client ended; their exchanges are repeated"
+            );
+        }
+        let (accepting, sending) = (CancellationToken::new(), CancellationToken::new());
+        let mut workers = JoinSet::new();
+        workers.spawn(dispatch::run(dispatch::Parts {
+            config: config.clone(),
+            store: store.clone(),
+            discovery: discovery.clone(),
+            transport,
+            local,
+            clock: clock.clone(),
+            stop: sending.clone(),
+        }));
+        workers.spawn(housekeeping::purge(
+            store.clone(),
+            clock.clone(),
+            config.retention,
+            sending.clone(),
+        ));
+        workers.spawn(housekeeping::keep_answers(
+            discovery.clone(),
+            clock.clone(),
+            sending.clone(),
+        ));
+        let router = ingest::router(config.clone(), store.clone(), discovery.clone(), clock.clone());
+        let mut listeners = JoinSet::new();
+        for plain in tcp.map(Plain::Tcp).into_iter().chain(unix.map(Plain::Unix)) {
+            listeners.spawn(serve_plain(
+                plain,
+                router.clone(),
+                clock.clone(),
+                accepting.clone(),
+            ));
+        }
+        if let Some(address) = address {
+            tracing::info!(%address, "ingest listening");
+        }
+        if let Some(socket) = &config.ingest.socket {
+            tracing::info!(socket = %socket.display(), "ingest listening");
+        }
+        Ok(Self {
+            store,
+            discovery,
+            address,
+            socket: config.ingest.socket.clone(),
+            quic: None,
+            clock,
+            accepting,
+            sending,
+            listeners,
+            workers,
+        })
+    }
+
+    /// Where ingestion listens on TCP.
+    pub fn ingest_address(&self) -> Option<SocketAddr> {
+        self.address
+    }
+
+    /// The outbox.
+    pub fn store(&self) -> &Arc<dyn Store> {
+        &self.store
+    }
+
+    /// How next hops are found.
+    pub fn discovery(&self) -> &Arc<Discovery> {
+        &self.discovery
+    }
+
+    /// Stops accepting, lets running requests and exchanges end for a few seconds, closes the outbox. Exchanges without a reply stay
+    /// open and are repeated after the next start.
+    pub async fn stop(mut self) {
+        self.accepting.cancel();
+        self.sending.cancel();
+        for tasks in [&mut self.listeners, &mut self.workers] {
+            let ended = async { while tasks.join_next().await.is_some() {} };
+            if self.clock.timeout(GRACE, ended).await.is_err() {
+                tracing::info!("what still runs is ended");
+                tasks.shutdown().await;
+            }
+        }
+        if let Some(quic) = &self.quic {
+            quic.close().await;
+        }
+        if let Some(socket) = &self.socket {
+            // A socket that is gone already is as good.
+            let _ = std::fs::remove_file(socket);
+        }
+        self.store.close().await;
+    }
+}
+
+async fn listen(address: SocketAddr) -> Result<TcpListener, StartError> {
+    TcpListener::bind(address)
+        .await
+        .map_err(|cause| StartError::Listen {
+            address: address.to_string(),
+            cause,
+        })
+}
+
+/// Binds a Unix socket that owner and group may use. A socket that nobody listens on any more is replaced.
+async fn listen_unix(path: &Path) -> Result<UnixListener, StartError> {
+    use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+    let wrong = |cause| StartError::Listen {
+        address: path.display().to_string(),
+        cause,
+    };
+    let stale = std::fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket())
+        && UnixStream::connect(path).await.is_err();
+    if stale {
+        std::fs::remove_file(path).map_err(wrong)?;
+    }
+    let listener = UnixListener::bind(path).map_err(wrong)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660)).map_err(wrong)?;
+    Ok(listener)
+}

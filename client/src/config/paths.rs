@@ -1,0 +1,188 @@
+//! `[path.NAME]`: what physics says about a path, and what follows for waiting.
+
+use std::{collections::BTreeMap, fmt, time::Duration};
+
+use http::HeaderValue;
+use lightpost_config::{Section, duration_text};
+use lightpost_queue::schedule::Policy;
+use lightpost_transport::Path;
+
+use super::{file, positive, span};
+
+/// How objects are encoded on a path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Encoding {
+    /// As they are.
+    Identity,
+    /// `Content-Encoding: zstd`.
+    Zstd,
+}
+
+/// A path with the client's own settings for it.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct PathSettings {
+    /// Its figures.
+    pub path: Path,
+    /// How long a mail is tried.
+    pub lifetime: Duration,
+    /// How objects are encoded.
+    pub encoding: Encoding,
+    /// Exchanges on their way at once, per gateway.
+    pub concurrency: usize,
+    /// Mails that are claimed at once.
+    pub batch: usize,
+    /// The wait after the first failed attempt.
+    pub retry_first: Duration,
+    /// The longest wait between attempts.
+    pub retry_longest: Duration,
+    /// How long a reply is awaited, where the operator fixed it.
+    pub reply_within: Option<Duration>,
+    /// The bearer token for the gateways of this path.
+    pub token: Option<Secret>,
+}
+
+impl PathSettings {
+    /// How long a reply to an exchange of `octets` is awaited.
+    pub fn reply(&self, octets: u64) -> Duration {
+        self.reply_within
+            .unwrap_or_else(|| self.path.reply_within(octets))
+    }
+
+    /// The retry policy for an exchange of `octets`.
+    pub fn policy(&self, octets: u64) -> Policy {
+        Policy {
+            first: self.retry_first,
+            longest: self.retry_longest,
+            factor: 2.0,
+            lifetime: self.lifetime,
+            reply: self.reply(octets),
+        }
+    }
+}
+
+/// A bearer token as a header value. Shows nothing of itself.
+#[derive(Clone)]
+pub struct Secret(HeaderValue);
+
+impl Secret {
+    /// The value of `Authorization`; marked as sensitive.
+    pub fn authorization(&self) -> HeaderValue {
+        self.0.clone()
+    }
+
+    fn new(token: &str) -> Option<Self> {
+        let mut value = HeaderValue::from_str(&format!("Bearer {token}")).ok()?;
+        value.set_sensitive(true);
+        Some(Self(value))
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret")
+    }
+}
+
+/// Reads every `[path.NAME]`; `None` stands for one whose problems were noted.
+pub(super) fn read(root: &Section<'_>) -> BTreeMap<String, Option<PathSettings>> {
+    root.named("path")
+        .into_iter()
+        .map(|(name, section)| {
+            let path = one(&name, &section);
+            (name, path)
+        })
+        .collect()
+}
+
+fn one(name: &str, section: &Section<'_>) -> Option<PathSettings> {
+    let path = Path::read(name, section);
+    let encoding = section
+        .parse("encoding", "write \"zstd\" or \"identity\"", |text| match text {
+            "zstd" => Ok(Encoding::Zstd),
+            "identity" => Ok(Encoding::Identity),
+            _ => Err("is not an encoding".into()),
+        })
+        .unwrap_or(Encoding::Zstd);
+    let light = path
+        .as_ref()
+        .map_or(Duration::from_secs(1), |path| path.one_way_max);
+    let outage = path.as_ref().map_or(Duration::ZERO, |path| path.outage_max);
+    // One round trip at least: sooner, the cause of the failure cannot have become known to anyone on the far side.
+    let first = (light * 4).max(Duration::from_secs(2));
+    let longest = (outage / 4).max(first * 32).max(Duration::from_secs(120));
+    let retry_first = span(section, "retry_first", first);
+    let retry_longest = span(section, "retry_longest", longest.max(retry_first));
+    let reply_within = section.get::<Duration>("reply_within");
+    let lifetime = span(section, "lifetime", default_lifetime(light, outage));
+    let concurrency = positive(section, "concurrency", section.get_or("concurrency", 64));
+    let batch = positive(section, "batch", section.get_or("batch", 64)).min(512);
+    let token = token(section);
+    let settings = PathSettings {
+        path: path?,
+        lifetime,
+        encoding,
+        concurrency: concurrency.min(10_000),
+        batch,
+        retry_first,
+        retry_longest,
+        reply_within,
+        token,
+    };
+    check(section, &settings);
+    Some(settings)
+}
+
+/// Five days as elsewhere in mail, unless physics wants more.
+fn default_lifetime(light: Duration, outage: Duration) -> Duration {
+    Duration::from_secs(5 * 86_400).max((light * 2 + outage) * 4)
+}
+
+fn check(section: &Section<'_>, settings: &PathSettings) {
+    let reply = settings.reply(0);
+    if settings.lifetime < reply {
+        section.wrong(
+            "lifetime",
+            format!(
+                "{} is shorter than the time that one reply may take here, {}",
+                duration_text(settings.lifetime),
+                duration_text(reply)
+            ),
+            "make it several times as long, or mail is returned that has arrived".into(),
+        );
+    }
+    if settings.retry_longest < settings.retry_first {
+        section.wrong(
+            "retry_longest",
+            "is shorter than `retry_first`".into(),
+            "make it as long or longer".into(),
+        );
+    }
+    let light = settings.path.one_way_max * 2;
+    if settings.reply_within.is_some_and(|reply| reply < light) {
+        section.wrong(
+            "reply_within",
+            format!("no reply can come before {} on this path", duration_text(light)),
+            "leave it out, it is derived from the light time and the outages".into(),
+        );
+    }
+}
+
+fn token(section: &Section<'_>) -> Option<Secret> {
+    let path = file(section, "token")?;
+    let text = std::fs::read_to_string(path).ok()?;
+    let word = text
+        .lines()
+        .map(str::trim)
+        .find(|line| !line.is_empty() && !line.starts_with('#'))
+        .and_then(|line| line.split_ascii_whitespace().last());
+    let secret = word.and_then(Secret::new);
+    if secret.is_none() {
+        section.wrong(
+            "token",
+            "the file holds no token".into(),
+            "write the token as its only line".into(),
+        );
+    }
+    secret
+}

@@ -1,0 +1,371 @@
+//! Where the mail for a destination goes: static routes, else URI records, else what was known before.
+//!
+//! A relay on a far body cannot wait for Earth's name servers, and a relay on Earth must not stop when its resolver does: an
+//! answer is kept for longer than it holds and served when no newer one can be had. Only "there is nothing" (NXDOMAIN,
+//! NODATA), said afresh, ends it.
+
+mod cache;
+mod lookup;
+mod routes;
+mod uri;
+
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::HashMap,
+    net::IpAddr,
+    path::PathBuf,
+    sync::{
+        Arc, Mutex, PoisonError, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use lightpost_clock::Clock;
+use lightpost_mail::EnhancedCode;
+use lightpost_transport::quic::client::Hosts;
+use rand::rngs::SmallRng;
+use serde::{Deserialize, Serialize};
+use tokio::sync::Notify;
+use url::Url;
+
+pub(crate) use uri::order;
+pub use uri::{Hop, UriError};
+
+use self::{
+    cache::{Cache, Kept, Known, replace},
+    lookup::{Answer, Kind, Nothing, Questions},
+    routes::Table,
+};
+use crate::config::{Config, Route};
+
+/// How the hops became known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Source {
+    /// The route names them.
+    Static,
+    /// URI records that hold.
+    Dns,
+    /// URI records from before: the resolver is silent.
+    Stale,
+}
+
+/// Where the mail for a destination goes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct NextHops {
+    /// How they became known.
+    pub source: Source,
+    /// In the order in which they are tried; never empty.
+    pub hops: Vec<Hop>,
+    /// The name of the path to them.
+    pub path: String,
+}
+
+/// Why there is nowhere to go.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum DiscoveryError {
+    /// No route is for this domain.
+    #[error("no [[route]] is for {0}")]
+    NoRoute(String),
+    /// NXDOMAIN or NODATA. Permanent, 5.1.2.
+    #[error("there is no URI record at {owner} ({})", if *exists { "NODATA" } else { "NXDOMAIN" })]
+    NoRecord {
+        /// The name that was asked for.
+        owner: String,
+        /// Whether the name exists.
+        exists: bool,
+    },
+    /// There are records, but none that may be used. Permanent, 5.4.4.
+    #[error("no URI record at {owner} can be used: {why}")]
+    Unusable {
+        /// The name that was asked for.
+        owner: String,
+        /// Why, for the first of them.
+        why: UriError,
+    },
+    /// The resolver is silent, and nothing is known from before. To be tried again.
+    #[error("{owner} cannot be looked up: {why}")]
+    Silent {
+        /// The name that was asked for.
+        owner: String,
+        /// What happened.
+        why: String,
+    },
+}
+
+impl DiscoveryError {
+    /// The status code where trying again is of no use.
+    pub fn permanent(&self) -> Option<EnhancedCode> {
+        match self {
+            Self::NoRecord { .. } => Some(EnhancedCode::new(5, 1, 2)),
+            Self::Unusable { .. } => Some(EnhancedCode::new(5, 4, 4)),
+            Self::NoRoute(_) | Self::Silent { .. } => None,
+        }
+    }
+}
+
+/// What is on disk.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct File {
+    #[serde(default)]
+    uri: Vec<Kept<Vec<Vec<u8>>>>,
+    #[serde(default)]
+    addresses: Vec<Kept<Vec<IpAddr>>>,
+}
+
+/// Finds next hops, and addresses of hosts.
+pub struct Discovery {
+    table: Table,
+    questions: Questions,
+    clock: Clock,
+    uri: Cache<Vec<Vec<u8>>>,
+    addresses: Cache<Vec<IpAddr>>,
+    asking: Mutex<HashMap<(Kind, String), Weak<tokio::sync::Mutex<()>>>>,
+    file: Option<PathBuf>,
+    dirty: AtomicBool,
+    changed: Notify,
+}
+
+/// Discovery cannot start.
+#[derive(Debug, thiserror::Error)]
+#[error("no resolver: {0}; name one in [resolver] with `servers`")]
+pub struct ResolverError(String);
+
+impl Discovery {
+    /// Reads what was known before from disk; a file that cannot be used is noted in the log and begun anew.
+    ///
+    /// # Errors
+    /// When the system names no resolver and the configuration neither.
+    pub fn new(config: &Config, clock: Clock) -> Result<Self, ResolverError> {
+        let questions = Questions::new(&config.resolver).map_err(|error| ResolverError(error.to_string()))?;
+        let discovery = Self {
+            table: Table::new(config.routes.clone()),
+            questions,
+            clock,
+            uri: Cache::default(),
+            addresses: Cache::default(),
+            asking: Mutex::default(),
+            file: config.resolver.cache.clone(),
+            dirty: AtomicBool::new(false),
+            changed: Notify::new(),
+        };
+        discovery.restore();
+        Ok(discovery)
+    }
+
+    /// The route for a destination, when there is one: mail for others is not accepted.
+    pub fn route(&self, destination: &str) -> Option<&Route> {
+        self.table.find(destination)
+    }
+
+    /// The next hops of `domain` (lower case, A-labels), in an order drawn anew each time.
+    ///
+    /// # Errors
+    /// [`DiscoveryError`]
+    pub async fn next_hops(&self, domain: &str) -> Result<NextHops, DiscoveryError> {
+        let mut random: SmallRng = rand::make_rng();
+        let found = self.find(domain).await?;
+        Ok(NextHops {
+            hops: uri::order(found.hops, &mut random),
+            ..found
+        })
+    }
+
+    /// As [`Discovery::next_hops`], not yet ordered.
+    pub(crate) async fn find(&self, domain: &str) -> Result<NextHops, DiscoveryError> {
+        if let Some(found) = self.known(domain) {
+            return found;
+        }
+        let route = self.required(domain)?;
+        let owner = owner(domain);
+        let known = self.lookup_uri(&owner).await;
+        usable(route, owner, known)
+    }
+
+    /// What [`Discovery::find`] would say without asking the resolver; `None` when it has to be asked.
+    pub(crate) fn known(&self, domain: &str) -> Option<Result<NextHops, DiscoveryError>> {
+        let route = match self.required(domain) {
+            Ok(route) => route,
+            Err(error) => return Some(Err(error)),
+        };
+        if !route.gateways.is_empty() {
+            return Some(Ok(fixed(route)));
+        }
+        let owner = owner(domain);
+        let known = self.uri.get(&owner, self.clock.now())?;
+        Some(usable(route, owner, known))
+    }
+
+    fn required(&self, domain: &str) -> Result<&Route, DiscoveryError> {
+        self.route(domain)
+            .ok_or_else(|| DiscoveryError::NoRoute(domain.to_owned()))
+    }
+
+    async fn lookup_uri(&self, owner: &str) -> Known<Vec<Vec<u8>>> {
+        let turn = self.turn(Kind::Uri, owner);
+        let _turn = turn.lock().await;
+        if let Some(known) = self.uri.get(owner, self.clock.now()) {
+            return known;
+        }
+        let answer = self.questions.uri(&self.clock, owner).await;
+        self.note(&self.uri, owner, answer)
+    }
+
+    async fn lookup_addresses(&self, host: &str) -> Known<Vec<IpAddr>> {
+        let turn = self.turn(Kind::Address, host);
+        let _turn = turn.lock().await;
+        if let Some(known) = self.addresses.get(host, self.clock.now()) {
+            return known;
+        }
+        let answer = self.questions.addresses(&self.clock, host).await;
+        self.note(&self.addresses, host, answer)
+    }
+
+    fn note<T: Clone>(&self, cache: &Cache<T>, name: &str, answer: Answer<T>) -> Known<T> {
+        if let Answer::Silent(why) = &answer {
+            tracing::warn!(name, why, "the resolver is silent");
+        }
+        let (known, changed) = cache.put(name, answer, self.clock.now());
+        if changed && self.file.is_some() {
+            self.dirty.store(true, Ordering::Release);
+            self.changed.notify_one();
+        }
+        known
+    }
+
+    /// One question at a time per name: the others wait for its answer.
+    fn turn(&self, kind: Kind, name: &str) -> Arc<tokio::sync::Mutex<()>> {
+        let mut asking = self.asking.lock().unwrap_or_else(PoisonError::into_inner);
+        asking.retain(|_, turn| turn.strong_count() > 0);
+        let slot = asking.entry((kind, name.to_owned())).or_default();
+        slot.upgrade().unwrap_or_else(|| {
+            let turn = Arc::default();
+            *slot = Arc::downgrade(&turn);
+            turn
+        })
+    }
+
+    fn restore(&self) {
+        let Some(path) = &self.file else { return };
+        let text = match std::fs::read(path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return,
+            Err(error) => {
+                tracing::warn!(path = %path.display(), %error, "the last known answers cannot be read");
+                return;
+            }
+        };
+        match serde_json::from_slice::<File>(&text) {
+            Ok(file) => {
+                self.uri.restore(file.uri);
+                self.addresses.restore(file.addresses);
+            }
+            Err(error) => {
+                tracing::warn!(path = %path.display(), %error, "the last known answers are damaged and begun anew");
+            }
+        }
+    }
+
+    /// Resolves once something was learnt that belongs on disk.
+    pub(crate) async fn changed(&self) {
+        self.changed.notified().await;
+    }
+
+    /// Writes what is known to disk, if it has changed.
+    pub(crate) async fn save(&self) {
+        let Some(path) = self.file.clone() else { return };
+        if !self.dirty.swap(false, Ordering::AcqRel) {
+            return;
+        }
+        let file = File {
+            uri: self.uri.kept(),
+            addresses: self.addresses.kept(),
+        };
+        let written = tokio::task::spawn_blocking(move || {
+            let text = serde_json::to_vec(&file)?;
+            replace(&path, &text)
+        })
+        .await;
+        if let Ok(Err(error)) = written {
+            tracing::warn!(%error, "the last known answers cannot be written");
+        }
+    }
+}
+
+#[async_trait::async_trait]
+impl Hosts for Discovery {
+    async fn addresses(&self, host: &str) -> Result<Vec<IpAddr>, String> {
+        let bare = host
+            .strip_prefix('[')
+            .and_then(|rest| rest.strip_suffix(']'))
+            .unwrap_or(host);
+        if let Ok(address) = bare.parse::<IpAddr>() {
+            return Ok(vec![address]);
+        }
+        let host = bare.trim_end_matches('.').to_ascii_lowercase();
+        let known = match self.addresses.get(&host, self.clock.now()) {
+            Some(known) => known,
+            None => self.lookup_addresses(&host).await,
+        };
+        match known {
+            Known::Fresh(addresses) | Known::Stale(addresses) => Ok(addresses),
+            Known::Nothing(Nothing::Name) => Err(format!("the host {host} does not exist (NXDOMAIN)")),
+            Known::Nothing(Nothing::Data) => Err(format!("the host {host} has no address (NODATA)")),
+            Known::Silent(why) => Err(format!("the host {host} cannot be looked up: {why}")),
+        }
+    }
+}
+
+fn owner(domain: &str) -> String {
+    format!("_bsmtp._https.{domain}")
+}
+
+fn fixed(route: &Route) -> NextHops {
+    let hops = route.gateways.iter().zip(1u16..).map(|(url, place)| Hop {
+        url: Url::clone(url),
+        priority: place.saturating_mul(10),
+        weight: 1,
+    });
+    NextHops {
+        source: Source::Static,
+        hops: hops.collect(),
+        path: route.path.clone(),
+    }
+}
+
+fn usable(route: &Route, owner: String, known: Known<Vec<Vec<u8>>>) -> Result<NextHops, DiscoveryError> {
+    let (records, source) = match known {
+        Known::Fresh(records) => (records, Source::Dns),
+        Known::Stale(records) => (records, Source::Stale),
+        Known::Nothing(nothing) => {
+            return Err(DiscoveryError::NoRecord {
+                owner,
+                exists: nothing == Nothing::Data,
+            });
+        }
+        Known::Silent(why) => return Err(DiscoveryError::Silent { owner, why }),
+    };
+    let mut hops = Vec::new();
+    let mut refused = None;
+    for record in &records {
+        match uri::parse(record, &route.targets) {
+            Ok(hop) => hops.push(hop),
+            Err(why) => {
+                tracing::warn!(owner, %why, "a URI record is not used");
+                refused.get_or_insert(why);
+            }
+        }
+    }
+    if hops.is_empty() {
+        let why = refused.unwrap_or(UriError::Short(0));
+        return Err(DiscoveryError::Unusable { owner, why });
+    }
+    Ok(NextHops {
+        source,
+        hops,
+        path: route.path.clone(),
+    })
+}

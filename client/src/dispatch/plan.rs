@@ -1,0 +1,350 @@
+//! Which exchange carries which recipients of a claimed message, and what becomes of those that nothing can carry now.
+
+use std::{sync::Arc, time::Duration};
+
+use jiff::Timestamp;
+use lightpost_clock::add;
+use lightpost_queue::{ClaimedMessage, ClaimedRecipient, Disposition, OpenExchange, RecipientId, WaitReason};
+use rand::{SeedableRng, rngs::SmallRng};
+use ulid::Ulid;
+use url::Url;
+
+use super::{
+    Shared,
+    gateway::{Admission, Gateway, Probe},
+    settle::Fate,
+};
+use crate::{
+    config::PathSettings,
+    discover::{DiscoveryError, Hop, NextHops, order},
+};
+
+/// While a gateway has no room for another exchange, mail that belongs to it alone comes back after this.
+const FULL: Duration = Duration::from_secs(1);
+
+/// Recipients that travel together.
+#[derive(Debug)]
+pub(crate) struct Group {
+    pub(crate) url: Url,
+    pub(crate) path: String,
+    pub(crate) gateway: Arc<Gateway>,
+    pub(crate) recipients: Vec<ClaimedRecipient>,
+    /// The exchange that is repeated.
+    pub(crate) repeats: Option<OpenExchange>,
+    /// Held until the outcome is known, where the gateway was down.
+    #[expect(dead_code, reason = "dropping it is its use")]
+    pub(crate) probe: Option<Probe>,
+}
+
+/// What is to be done with a claimed message.
+#[derive(Debug, Default)]
+pub(crate) struct Plan {
+    pub(crate) groups: Vec<Group>,
+    pub(crate) fates: Vec<Fate>,
+}
+
+/// Where one recipient can go.
+enum Way {
+    To(Url, String, Arc<Gateway>, Option<Probe>),
+    Nowhere(Disposition, String),
+}
+
+/// The hops of a destination in the order for one message: its recipients at several destinations meet at one gateway where they can.
+pub(crate) fn hops_for(hops: &NextHops, message: Ulid) -> Vec<Hop> {
+    // The random part of the id, so that equal priorities are drawn by weight over all messages.
+    let seed = message.random() as u64;
+    order(hops.hops.clone(), &mut SmallRng::seed_from_u64(seed))
+}
+
+impl Shared {
+    /// Plans a message. `held` is the gateway whose probe the caller holds, if any.
+    pub(crate) fn plan(&self, message: &ClaimedMessage, held: &mut Option<(Url, Probe)>) -> Plan {
+        let now = self.clock.now();
+        let mut plan = Plan::default();
+        let mut recipients = message.recipients.clone();
+        // The object of an exchange must not depend on the order in which its recipients were claimed.
+        recipients.sort_by_key(|recipient| recipient.id);
+        let (open, fresh): (Vec<_>, Vec<_>) = recipients.into_iter().partition(|one| one.exchange.is_some());
+        self.plan_repeats(&mut plan, message, open, now, held);
+        for recipient in fresh {
+            if recipient.expires <= now {
+                plan.fates.push(expired(recipient));
+                continue;
+            }
+            match self.way(&plan, message, &recipient, now, held) {
+                Way::To(url, path, gateway, probe) => join(&mut plan, url, path, gateway, probe, recipient),
+                Way::Nowhere(disposition, detail) => plan.fates.push(Fate {
+                    recipient,
+                    disposition,
+                    remote: None,
+                    detail,
+                }),
+            }
+        }
+        plan
+    }
+
+    fn plan_repeats(
+        &self,
+        plan: &mut Plan,
+        message: &ClaimedMessage,
+        mut open: Vec<ClaimedRecipient>,
+        now: Timestamp,
+        held: &mut Option<(Url, Probe)>,
+    ) {
+        while let Some(exchange) = open.first().and_then(|one| one.exchange.clone()) {
+            let same =
+                |one: &ClaimedRecipient| one.exchange.as_ref().is_some_and(|other| other.id == exchange.id);
+            let (together, others): (Vec<_>, Vec<_>) = open.into_iter().partition(same);
+            open = others;
+            if together.iter().any(|one| one.expires <= now) {
+                plan.fates.extend(together.into_iter().map(expired));
+                continue;
+            }
+            match self.repeat(message, &together, &exchange, now, held) {
+                Ok(mut group) => {
+                    group.recipients = together;
+                    plan.groups.push(group);
+                }
+                Err((disposition, detail)) => plan.fates.extend(together.into_iter().map(|recipient| Fate {
+                    recipient,
+                    disposition: disposition.clone(),
+                    remote: Some(exchange.gateway.clone()),
+                    detail: detail.clone(),
+                })),
+            }
+        }
+    }
+
+    /// The group that repeats `exchange`, or what happens to its recipients instead.
+    fn repeat(
+        &self,
+        message: &ClaimedMessage,
+        together: &[ClaimedRecipient],
+        exchange: &OpenExchange,
+        now: Timestamp,
+        held: &mut Option<(Url, Probe)>,
+    ) -> Result<Group, (Disposition, String)> {
+        let destination = together
+            .first()
+            .map(|one| one.destination.as_str())
+            .unwrap_or_default();
+        let anew = |detail: &str| Err((retry(now, WaitReason::NoReply, false, true), detail.to_owned()));
+        let (Some(settings), Ok(url)) = (self.settings(destination), Url::parse(&exchange.gateway)) else {
+            let due = add(now, self.discovery_wait(together.first()));
+            let detail = format!("no route is for {destination} any more");
+            return Err((retry(due, WaitReason::Discovery, true, false), detail));
+        };
+        let mut carried: Vec<RecipientId> = exchange.recipients.clone();
+        carried.sort_unstable();
+        if !carried.iter().eq(together.iter().map(|one| &one.id)) {
+            tracing::warn!(message = %message.id, exchange = %exchange.id, "an exchange cannot be repeated as it was and is begun anew");
+            return anew("begun anew: the exchange had other recipients");
+        }
+        let gateway = self.gateways.get(url.as_str(), settings.concurrency);
+        let ran_out = now >= add(exchange.begun, settings.reply(message.facts.size));
+        let other = self.other_gateway(destination, &url, now);
+        if ran_out && other && gateway.down(now).is_some() {
+            tracing::warn!(message = %message.id, exchange = %exchange.id, gateway = %url,
+                "no reply came and the gateway is down: another one takes over, the mail may arrive twice");
+            return anew("given to another gateway after the time for a reply ran out; it may arrive twice");
+        }
+        let probe = match self.admit(&url, &gateway, now, held) {
+            Ok(probe) => probe,
+            Err(until) => {
+                let until = until.unwrap_or_else(|| add(now, settings.retry_first));
+                let detail = format!("{} is down; the exchange stays its own", authority(&url));
+                return Err((retry(until, WaitReason::Unreachable, false, false), detail));
+            }
+        };
+        Ok(Group {
+            url,
+            path: settings.path.name.clone(),
+            gateway,
+            recipients: Vec::new(),
+            repeats: Some(exchange.clone()),
+            probe,
+        })
+    }
+
+    /// Whether another gateway of the destination is up.
+    pub(crate) fn other_gateway(&self, destination: &str, than: &Url, now: Timestamp) -> bool {
+        let Some(Ok(found)) = self.discovery.known(destination) else {
+            return false;
+        };
+        let Some(settings) = self.config.paths.get(&found.path) else {
+            return false;
+        };
+        found.hops.iter().any(|hop| {
+            hop.url != *than
+                && self
+                    .gateways
+                    .get(hop.url.as_str(), settings.concurrency)
+                    .down(now)
+                    .is_none()
+        })
+    }
+
+    fn way(
+        &self,
+        plan: &Plan,
+        message: &ClaimedMessage,
+        recipient: &ClaimedRecipient,
+        now: Timestamp,
+        held: &mut Option<(Url, Probe)>,
+    ) -> Way {
+        let found = match self.discovery.known(&recipient.destination) {
+            Some(Ok(found)) => found,
+            Some(Err(error)) => return self.undiscovered(recipient, &error, now),
+            // Nobody has asked yet. Its own worker does, without holding up this one.
+            None => {
+                return Way::Nowhere(
+                    retry(now, WaitReason::Discovery, false, true),
+                    "its next hop is looked up first".into(),
+                );
+            }
+        };
+        let Some(settings) = self.config.paths.get(&found.path) else {
+            let due = add(now, self.discovery_wait(Some(recipient)));
+            return Way::Nowhere(
+                retry(due, WaitReason::Discovery, true, true),
+                "its path is gone".into(),
+            );
+        };
+        let mut until: Option<Timestamp> = None;
+        for hop in hops_for(&found, message.id) {
+            let gateway = self.gateways.get(hop.url.as_str(), settings.concurrency);
+            // What already goes there takes this recipient along.
+            if plan
+                .groups
+                .iter()
+                .any(|group| group.repeats.is_none() && group.url == hop.url)
+            {
+                return Way::To(hop.url, found.path, gateway, None);
+            }
+            match self.admit(&hop.url, &gateway, now, held) {
+                Ok(probe) => return Way::To(hop.url, found.path, gateway, probe),
+                Err(at) => {
+                    let at = at.unwrap_or_else(|| add(now, settings.retry_first));
+                    until = Some(until.map_or(at, |until| until.min(at)));
+                }
+            }
+        }
+        let due = until.unwrap_or_else(|| add(now, settings.retry_first));
+        Way::Nowhere(
+            retry(due.min(recipient.expires), WaitReason::Unreachable, false, true),
+            "no gateway can be reached; it waits until one is tried again".into(),
+        )
+    }
+
+    /// The right to use a gateway, or when it is tried again.
+    fn admit(
+        &self,
+        url: &Url,
+        gateway: &Arc<Gateway>,
+        now: Timestamp,
+        held: &mut Option<(Url, Probe)>,
+    ) -> Result<Option<Probe>, Option<Timestamp>> {
+        if let Some((_, probe)) = held.take_if(|(probed, _)| probed == url) {
+            return Ok(Some(probe));
+        }
+        match gateway.admit(now) {
+            Admission::Open => Ok(None),
+            Admission::Probe(probe) => Ok(Some(probe)),
+            Admission::Probing => Err(None),
+            Admission::Down(until) => Err(Some(until)),
+        }
+    }
+
+    fn undiscovered(&self, recipient: &ClaimedRecipient, error: &DiscoveryError, now: Timestamp) -> Way {
+        if let Some(code) = error.permanent() {
+            return Way::Nowhere(Disposition::Failed(code), error.to_string());
+        }
+        let due = add(now, self.discovery_wait(Some(recipient))).min(recipient.expires);
+        Way::Nowhere(retry(due, WaitReason::Discovery, true, true), error.to_string())
+    }
+
+    /// The wait after another fruitless lookup.
+    fn discovery_wait(&self, recipient: Option<&ClaimedRecipient>) -> Duration {
+        let attempts = recipient.map_or(1, |recipient| recipient.attempts.saturating_add(1));
+        let settings = recipient.and_then(|recipient| self.settings(&recipient.destination));
+        // Without a path there is no policy; an operator is at work on the routes.
+        settings.map_or(Duration::from_secs(300), |settings| {
+            settings.policy(0).wait(attempts)
+        })
+    }
+
+    /// The settings of the path that a destination's mail takes.
+    pub(crate) fn settings(&self, destination: &str) -> Option<&PathSettings> {
+        let route = self.discovery.route(destination)?;
+        self.config.paths.get(&route.path)
+    }
+}
+
+/// Adds a recipient to the new exchange for its gateway.
+fn join(
+    plan: &mut Plan,
+    url: Url,
+    path: String,
+    gateway: Arc<Gateway>,
+    probe: Option<Probe>,
+    recipient: ClaimedRecipient,
+) {
+    let found = plan
+        .groups
+        .iter_mut()
+        .find(|group| group.repeats.is_none() && group.url == url && group.path == path);
+    match found {
+        Some(group) => group.recipients.push(recipient),
+        None => plan.groups.push(Group {
+            url,
+            path,
+            gateway,
+            recipients: vec![recipient],
+            repeats: None,
+            probe,
+        }),
+    }
+}
+
+/// What becomes of recipients whose gateway has no room now.
+pub(crate) fn crowded(group: Group, now: Timestamp) -> impl Iterator<Item = Fate> {
+    let close = group.repeats.is_none();
+    let detail = format!("as much as allowed is on its way to {}", authority(&group.url));
+    group.recipients.into_iter().map(move |recipient| Fate {
+        recipient,
+        disposition: retry(add(now, FULL), WaitReason::Busy, false, close),
+        remote: None,
+        detail: detail.clone(),
+    })
+}
+
+/// To be tried again.
+pub(crate) fn retry(due: Timestamp, reason: WaitReason, counted: bool, close_exchange: bool) -> Disposition {
+    Disposition::Retry {
+        due,
+        reason,
+        counted,
+        close_exchange,
+    }
+}
+
+/// Given up at the end of its lifetime.
+pub(crate) fn expired(recipient: ClaimedRecipient) -> Fate {
+    let detail = match recipient.attempts {
+        0 => "could not be sent within its lifetime".to_owned(),
+        1 => "could not be delivered within its lifetime, after 1 attempt".to_owned(),
+        attempts => format!("could not be delivered within its lifetime, after {attempts} attempts"),
+    };
+    Fate {
+        recipient,
+        disposition: Disposition::Expired,
+        remote: None,
+        detail,
+    }
+}
+
+/// Host and port of a gateway, for people.
+pub(crate) fn authority(url: &Url) -> String {
+    url.authority().to_owned()
+}

@@ -1,0 +1,237 @@
+//! Where mail comes in: `POST /v1/messages`.
+//!
+//! A 202 says "on disk here": it is sent after the synced commit that stores the messages together with this very answer, so that
+//! a caller whose connection broke learns the same by repeating the request with its `Idempotency-Key`.
+
+mod accept;
+mod batch;
+mod rfc822;
+
+#[cfg(test)]
+mod tests;
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    Extension, Router,
+    body::Body,
+    extract::{Request, State},
+    response::{IntoResponse, Response},
+    routing::post,
+};
+use http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
+use lightpost_clock::{Clock, add};
+use lightpost_intake::{
+    BodyReader, Encoding, Problem, ReadDigest, ReadLimits, Tokens, fields, operator,
+    operator::{Caller, Operator},
+    problem,
+};
+use lightpost_mail::bsmtp;
+use lightpost_queue::{Enqueued, NewMessage, RequestKey, Store, StoredReply, Submission};
+use tokio::sync::Semaphore;
+
+use crate::{config::Config, discover::Discovery};
+
+/// When a caller may come back after it met too many others.
+const CROWDED: Duration = Duration::from_secs(2);
+
+/// What ingestion needs.
+pub(crate) struct Ingestion {
+    pub(crate) config: Arc<Config>,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) discovery: Arc<Discovery>,
+    pub(crate) clock: Clock,
+    uploads: Semaphore,
+}
+
+/// The routes of ingestion together with those for the operator.
+pub(crate) fn router(
+    config: Arc<Config>,
+    store: Arc<dyn Store>,
+    discovery: Arc<Discovery>,
+    clock: Clock,
+) -> Router {
+    let tokens: Option<Arc<Tokens>> = config.ingest.tokens.clone().map(Arc::new);
+    let operator = Operator {
+        store: store.clone(),
+        clock: clock.clone(),
+        tokens: tokens.clone(),
+    };
+    let ingestion = Arc::new(Ingestion {
+        uploads: Semaphore::new(config.ingest.concurrency),
+        config,
+        store,
+        discovery,
+        clock,
+    });
+    let submit = Router::new()
+        .route("/v1/messages", post(submit))
+        .with_state(ingestion);
+    operator::guard(submit, tokens)
+        .merge(operator::routes(operator))
+        .fallback(operator::not_found)
+        .method_not_allowed_fallback(operator::method_not_allowed)
+}
+
+async fn submit(
+    State(ingestion): State<Arc<Ingestion>>,
+    Extension(caller): Extension<Caller>,
+    request: Request,
+) -> Result<Response, Problem> {
+    let Ok(_place) = ingestion.uploads.try_acquire() else {
+        return Err(Problem::too_many("too many uploads at once", CROWDED));
+    };
+    let (parts, body) = request.into_parts();
+    let (upload, reader) = Upload::open(&ingestion, &parts.headers, parts.uri, &caller, body).await?;
+    let content_type = fields::content_type(&parts.headers)?;
+    let media_type = fields::media_type(content_type);
+    let outcome = if media_type == "message/rfc822" || media_type == "message/global" {
+        rfc822::receive(&upload, reader).await?
+    } else if media_type.eq_ignore_ascii_case(bsmtp::MEDIA_TYPE) {
+        bsmtp::decode::check_content_type(content_type, EXTENSIONS)?;
+        batch::receive(&upload, reader).await?
+    } else {
+        return Err(Problem::unsupported(format!(
+            "the media type {} is not taken; send message/rfc822 or application/batch-SMTP",
+            media_type.escape_debug()
+        )));
+    };
+    Ok(answer(&outcome))
+}
+
+/// What a Batch SMTP object from a local MTA may require.
+const EXTENSIONS: &[&str] = &[
+    "8BITMIME",
+    "SIZE",
+    "DSN",
+    "SMTPUTF8",
+    "MT-PRIORITY",
+    "ENHANCEDSTATUSCODES",
+];
+
+/// A stored answer as a response, given for the first time or again.
+fn answer(reply: &StoredReply) -> Response {
+    let status = StatusCode::from_u16(reply.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let kind = if status.is_success() {
+        HeaderValue::from_static("application/json")
+    } else {
+        problem::MEDIA_TYPE
+    };
+    let mut response = (status, reply.body.clone()).into_response();
+    response.headers_mut().insert(header::CONTENT_TYPE, kind);
+    response
+}
+
+/// A request, but for its body.
+struct Upload<'a> {
+    ingestion: &'a Ingestion,
+    uri: Uri,
+    claimed: fields::Digests,
+    key: Option<String>,
+    scope: String,
+    /// Whether the key was used before: only the digest of the body is wanted then.
+    repeated: bool,
+}
+
+impl<'a> Upload<'a> {
+    async fn open(
+        ingestion: &'a Ingestion,
+        headers: &HeaderMap,
+        uri: Uri,
+        caller: &Caller,
+        body: Body,
+    ) -> Result<(Self, BodyReader), Problem> {
+        let limit = ingestion.config.ingest.max_message;
+        let key = fields::idempotency_key(headers)?;
+        let encoding = fields::encoding(headers)?;
+        let claimed = fields::digests(headers, encoding)?;
+        let length = headers
+            .get(header::CONTENT_LENGTH)
+            .and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+        if encoding == Encoding::Identity && length.is_some_and(|length| length > wire_limit(limit)) {
+            return Err(Problem::too_large("the body", wire_limit(limit)));
+        }
+        let limits = ReadLimits {
+            octets: wire_limit(limit),
+            idle: ingestion.config.ingest.idle,
+        };
+        let reader = BodyReader::new(body, encoding, limits, ingestion.clock.clone())?;
+        let scope = format!("ingest:{}", caller.0);
+        let repeated = match &key {
+            Some(key) => ingestion.store.find_reply(&scope, key, None).await?.is_some(),
+            None => false,
+        };
+        let upload = Self {
+            ingestion,
+            uri,
+            claimed,
+            key,
+            scope,
+            repeated,
+        };
+        Ok((upload, reader))
+    }
+
+    /// The answer to a request whose key was used before, once its body is read.
+    async fn repeat(&self, digest: [u8; 32]) -> Result<Option<StoredReply>, Problem> {
+        let Some(key) = &self.key else { return Ok(None) };
+        match self
+            .ingestion
+            .store
+            .find_reply(&self.scope, key, Some(digest))
+            .await?
+        {
+            Some(Enqueued::Repeat(reply)) => Ok(Some(reply)),
+            Some(Enqueued::Conflict) => Err(Problem::key_conflict(key)),
+            Some(Enqueued::Stored) | None => Ok(None),
+        }
+    }
+
+    /// Stores messages and answer; the answer of the first request when this is a repeat.
+    async fn enqueue(
+        &self,
+        digest: [u8; 32],
+        messages: Vec<NewMessage>,
+        reply: StoredReply,
+    ) -> Result<StoredReply, Problem> {
+        let now = self.ingestion.clock.now();
+        let key = self.key.clone().map(|key| RequestKey {
+            scope: self.scope.clone(),
+            key,
+            digest,
+            expires: add(now, self.ingestion.config.ingest.remember),
+        });
+        let bodies: Vec<_> = messages.iter().map(|message| message.body.clone()).collect();
+        let submission = Submission {
+            key,
+            reply: reply.clone(),
+            messages,
+        };
+        let store = &self.ingestion.store;
+        let result = store.enqueue(submission).await;
+        if !matches!(result, Ok(Enqueued::Stored)) {
+            for body in &bodies {
+                lightpost_intake::spool::discard_new(&**store, body).await;
+            }
+        }
+        match result? {
+            Enqueued::Stored => Ok(reply),
+            Enqueued::Repeat(first) => Ok(first),
+            Enqueued::Conflict => Err(Problem::key_conflict(self.key.as_deref().unwrap_or_default())),
+        }
+    }
+
+    /// The digest of a body that was read to its end, held against what the request claims.
+    fn digest(&self, reader: &BodyReader) -> Result<ReadDigest, Problem> {
+        let digest = reader
+            .digest()
+            .ok_or_else(|| Problem::bad_request("the body did not arrive whole"))?;
+        digest.check(&self.claimed)?;
+        Ok(digest)
+    }
+}
+
+/// Octets that a request may have for a mail of `limit` octets: commands and dot-stuffing come on top.
+fn wire_limit(limit: u64) -> u64 {
+    limit.saturating_add(limit / 64).saturating_add(1_000_000)
+}

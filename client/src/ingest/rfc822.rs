@@ -1,0 +1,227 @@
+//! One mail as `message/rfc822`, its envelope in the query.
+
+use http::{StatusCode, Uri};
+use lightpost_intake::{BodyReader, Place, Problem, Spool, spool};
+use lightpost_mail::{
+    EnhancedCode, Envelope, Recipient, Sender,
+    lines::{BareLineEnd, BodyFacts, Canonicaliser},
+    trace::{Hops, hops},
+};
+use lightpost_queue::{NewBody, StoredReply};
+use sha2::{Digest, Sha256};
+
+use super::{
+    Upload,
+    accept::{Judged, LOOP, Receipt, Said, is_loop, loop_detail},
+};
+
+/// Octets of a header section that are searched for hops.
+const HEADERS: usize = 64 * 1024;
+/// Octets that are made canonical at once.
+const PIECE: usize = 64 * 1024;
+
+/// The envelope as the query has it.
+struct Query {
+    sender: Sender,
+    recipients: Vec<Result<Recipient, Said>>,
+    digest: [u8; 32],
+}
+
+pub(super) async fn receive(upload: &Upload<'_>, mut reader: BodyReader) -> Result<StoredReply, Problem> {
+    let ingestion = upload.ingestion;
+    let query = query(&upload.uri, ingestion.config.ingest.max_recipients)?;
+    let limit = ingestion.config.ingest.max_message;
+    if query.sender.parameters.size.is_some_and(|size| size > limit) {
+        return Err(Problem::too_large("the declared SIZE", limit));
+    }
+    if upload.repeated {
+        reader.drain().await?;
+        let digest = combined(&query.digest, &upload.digest(&reader)?.sha256);
+        if let Some(reply) = upload.repeat(digest).await? {
+            return Ok(reply);
+        }
+        // The key ran out in this moment, and the body is gone.
+        return Err(Problem::unavailable("send the request again", super::CROWDED));
+    }
+    let envelope = Envelope {
+        sender: query.sender,
+        recipients: query.recipients.iter().flatten().cloned().collect(),
+    };
+    let mut judged = ingestion.judge(&envelope);
+    judged.said = in_order(&query.recipients, std::mem::take(&mut judged.said));
+    if judged.taken.is_empty() {
+        return Err(none_taken(judged.said));
+    }
+    let (body, facts, hops) = read(upload, &mut reader, &judged).await?;
+    match finish(upload, &reader, &query.digest, hops) {
+        Ok(digest) => {
+            let (message, receipt) = judged.message(&envelope, body, facts, upload.key.as_deref());
+            let reply = accepted(&receipt);
+            upload.enqueue(digest, vec![message], reply).await
+        }
+        Err(problem) => {
+            spool::discard_new(&*ingestion.store, &body).await;
+            Err(problem)
+        }
+    }
+}
+
+fn finish(
+    upload: &Upload<'_>,
+    reader: &BodyReader,
+    envelope: &[u8; 32],
+    hops: Hops,
+) -> Result<[u8; 32], Problem> {
+    let digest = upload.digest(reader)?;
+    if is_loop(hops) {
+        return Err(Problem::unprocessable(loop_detail(hops)).with_code(LOOP));
+    }
+    Ok(combined(envelope, &digest.sha256))
+}
+
+/// Reads the body into the store, our trace field before it.
+async fn read(
+    upload: &Upload<'_>,
+    reader: &mut BodyReader,
+    judged: &Judged,
+) -> Result<(NewBody, BodyFacts, Hops), Problem> {
+    let ingestion = upload.ingestion;
+    let settings = &ingestion.config.ingest;
+    let prefix = ingestion.received(judged);
+    let limit = settings.max_message;
+    let mut spool = Spool::new(ingestion.store.clone(), limit.saturating_add(prefix.len() as u64));
+    let mut canonical = Canonicaliser::new(settings.bare_line_ends);
+    let mut out = Vec::new();
+    let place = |error| bare(error, prefix.len() as u64, lines(&prefix));
+    canonical.push(prefix.as_bytes(), &mut out).map_err(place)?;
+    spool.push(&out).await?;
+    let mut headers = Vec::new();
+    let too_large = |problem: Problem| match problem.status {
+        StatusCode::PAYLOAD_TOO_LARGE => Problem::too_large("the mail", limit),
+        _ => problem,
+    };
+    while let Some(chunk) = reader.next().await? {
+        for piece in chunk.chunks(PIECE) {
+            out.clear();
+            canonical.push(piece, &mut out).map_err(place)?;
+            let room = HEADERS - headers.len();
+            headers.extend_from_slice(out.get(..out.len().min(room)).unwrap_or_default());
+            spool.push(&out).await.map_err(|error| too_large(error.into()))?;
+        }
+    }
+    out.clear();
+    let facts = canonical.finish(&mut out).map_err(place)?;
+    let room = HEADERS - headers.len();
+    headers.extend_from_slice(out.get(..out.len().min(room)).unwrap_or_default());
+    spool.push(&out).await.map_err(|error| too_large(error.into()))?;
+    let hops = hops(&headers, &ingestion.config.name);
+    Ok((spool.finish().await?, facts, hops))
+}
+
+fn query(uri: &Uri, most: usize) -> Result<Query, Problem> {
+    let mut sender = None;
+    let mut recipients = Vec::new();
+    let mut hash = Sha256::new();
+    let wrong = |detail: String| Problem::bad_request(detail).with_code(EnhancedCode::new(5, 5, 4));
+    for (key, value) in url::form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes()) {
+        for part in [&key, &value] {
+            hash.update((part.len() as u64).to_be_bytes());
+            hash.update(part.as_bytes());
+        }
+        match &*key {
+            "from" if sender.is_some() => return Err(wrong("`from` stands twice".into())),
+            "from" => {
+                let text = if value.is_empty() { "<>" } else { &*value };
+                let read = text.parse::<Sender>().map_err(|error| {
+                    let code = error.sender_code();
+                    Problem::from(error).with_code(code)
+                })?;
+                sender = Some(read);
+            }
+            "to" if recipients.len() == most => {
+                return Err(Problem::unprocessable(format!("more than {most} recipients"))
+                    .with_code(EnhancedCode::new(5, 5, 3)));
+            }
+            "to" => recipients.push(
+                value
+                    .parse::<Recipient>()
+                    .map_err(|error| Said::bad(&value, &error)),
+            ),
+            other => {
+                return Err(wrong(format!(
+                    "the query has no `{}`; use from (once) and to (once or more)",
+                    other.escape_debug()
+                )));
+            }
+        }
+    }
+    let sender =
+        sender.ok_or_else(|| wrong("`from` is missing; write from=<> for a null reverse-path".into()))?;
+    if recipients.is_empty() {
+        return Err(wrong("`to` is missing".into()));
+    }
+    Ok(Query {
+        sender,
+        recipients,
+        digest: hash.finalize().into(),
+    })
+}
+
+/// What is said about all recipients, in the order of the query.
+fn in_order(recipients: &[Result<Recipient, Said>], judged: Vec<Said>) -> Vec<Said> {
+    let mut judged = judged.into_iter();
+    recipients
+        .iter()
+        .filter_map(|recipient| match recipient {
+            Ok(_) => judged.next(),
+            Err(said) => Some(said.clone()),
+        })
+        .collect()
+}
+
+fn none_taken(said: Vec<Said>) -> Problem {
+    let code = said.first().and_then(|said| said.code.parse().ok());
+    let detail = match said.as_slice() {
+        [one] => one.detail.clone(),
+        _ => "every recipient is refused".to_owned(),
+    };
+    Problem::unprocessable(detail)
+        .with_code(code.unwrap_or(EnhancedCode::new(5, 1, 0)))
+        .with_member("recipients", serde_json::json!(said))
+}
+
+fn accepted(receipt: &Receipt) -> StoredReply {
+    StoredReply {
+        status: StatusCode::ACCEPTED.as_u16(),
+        body: serde_json::json!(receipt).to_string().into_bytes(),
+    }
+}
+
+fn combined(envelope: &[u8; 32], body: &[u8; 32]) -> [u8; 32] {
+    Sha256::new()
+        .chain_update(b"message/rfc822\0")
+        .chain_update(envelope)
+        .chain_update(body)
+        .finalize()
+        .into()
+}
+
+fn lines(prefix: &str) -> u64 {
+    prefix.bytes().filter(|octet| *octet == b'\n').count() as u64
+}
+
+/// The error's place in what the caller sent: our trace field is not his.
+fn bare(error: BareLineEnd, octets: u64, lines: u64) -> Problem {
+    let error = BareLineEnd {
+        line: error.line.saturating_sub(lines),
+        offset: error.offset.saturating_sub(octets),
+        ..error
+    };
+    Problem::bad_request(error.to_string())
+        .with_code(EnhancedCode::new(5, 6, 0))
+        .at(Place {
+            line: error.line,
+            offset: error.offset,
+            transaction: None,
+        })
+}
