@@ -14,6 +14,7 @@ use std::{
 
 use lightpost_clock::{Clock, Instant};
 use rand::{SeedableRng, rngs::StdRng};
+use socket2::SockRef;
 use tokio::net::UdpSocket;
 
 use super::DirectionStats;
@@ -32,10 +33,12 @@ pub(super) enum Route {
 }
 
 impl Route {
+    /// Sends past the runtime: it takes a socket for busy until it has looked at it once, which would lose the first packet
+    /// of a client.
     fn send(&self, packet: &[u8]) -> io::Result<usize> {
         match self {
-            Self::Target(socket) => socket.try_send(packet),
-            Self::Client(socket, client) => socket.try_send_to(packet, *client),
+            Self::Target(socket) => SockRef::from(&**socket).send(packet),
+            Self::Client(socket, client) => SockRef::from(&**socket).send_to(packet, &(*client).into()),
         }
     }
 }
