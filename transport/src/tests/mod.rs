@@ -5,4 +5,5 @@ mod http;
 mod quic;
 mod restart;
 mod support;
+mod throughput;
 mod truncated;

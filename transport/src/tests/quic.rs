@@ -95,7 +95,6 @@ async fn a_large_body_arrives_whole() {
         let object = Pieces {
             pieces: pieces.clone(),
             sized,
-            broken: false,
             stuck: false,
         };
         let said = json_of(&replied(
@@ -179,7 +178,6 @@ async fn replies_early_large_and_broken() {
     let endless = Pieces {
         pieces: vec![Bytes::from(vec![0; 1 << 20]); 8],
         sized: false,
-        broken: false,
         stuck: true,
     };
     let early = replied(send(&client, exchange(running.port, "/refuse", endless)).await);

@@ -1,14 +1,11 @@
 use std::{
-    sync::{Arc, Mutex},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use bytes::Bytes;
-use futures_util::{StreamExt, stream::BoxStream};
-use tokio::sync::mpsc;
 
-use super::support::{End, Papers, Pieces, exchange, gateway_on, json_of, replied, send};
-use crate::Object;
+use super::support::{BEGINNING, End, Gated, Papers, Pieces, exchange, gateway_on, json_of, replied, send};
 
 /// A gateway that vanishes without a word, as `kill -9` makes it, and comes back on the same port.
 #[tokio::test]
@@ -46,7 +43,7 @@ async fn a_stopping_gateway_ends_what_runs_and_the_next_takes_over() {
     let stopping = async {
         assert_eq!(first.seen.recv().await, Some(End::Begun));
         first.stop.cancel();
-        gate.send(Bytes::from_static(b"end")).unwrap();
+        gate.send(Ok(Bytes::from_static(b"end"))).unwrap();
         drop(gate);
     };
     let (outcome, ()) = tokio::join!(send(&client, running), stopping);
@@ -56,34 +53,6 @@ async fn a_stopping_gateway_ends_what_runs_and_the_next_takes_over() {
     relay.lead_to(second.port);
     replied(send(&client, exchange(relay.port, "/echo", Pieces::of("two"))).await);
     assert_eq!(second.endpoint.stats().accepted_handshakes, 1);
-}
-
-const BEGINNING: usize = 100_000;
-
-/// A body whose end comes when the test says so.
-struct Gated(Mutex<Option<mpsc::UnboundedReceiver<Bytes>>>);
-
-impl Gated {
-    fn new() -> (mpsc::UnboundedSender<Bytes>, Self) {
-        let (gate, parts) = mpsc::unbounded_channel();
-        // As much as is sent before the end is known.
-        gate.send(vec![0; BEGINNING].into()).unwrap();
-        (gate, Self(Mutex::new(Some(parts))))
-    }
-}
-
-impl Object for Gated {
-    fn open(&self) -> BoxStream<'static, std::io::Result<Bytes>> {
-        let parts = self.0.lock().unwrap().take().unwrap();
-        futures_util::stream::unfold(parts, |mut parts| async {
-            Some((Ok(parts.recv().await?), parts))
-        })
-        .boxed()
-    }
-
-    fn size(&self) -> Option<u64> {
-        None
-    }
 }
 
 /// Forwards datagrams between one client and a gateway that can be exchanged.

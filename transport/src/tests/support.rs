@@ -3,7 +3,7 @@
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::{Path as FilePath, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -115,8 +115,6 @@ pub(super) struct Pieces {
     pub(super) pieces: Vec<Bytes>,
     /// Whether the size is told beforehand.
     pub(super) sized: bool,
-    /// Whether reading fails after the last piece.
-    pub(super) broken: bool,
     /// Whether the stream pends for ever after the last piece.
     pub(super) stuck: bool,
 }
@@ -126,7 +124,6 @@ impl Pieces {
         Self {
             pieces: vec![text.into()],
             sized: true,
-            broken: false,
             stuck: false,
         }
     }
@@ -134,9 +131,7 @@ impl Pieces {
 
 impl Object for Pieces {
     fn open(&self) -> BoxStream<'static, std::io::Result<Bytes>> {
-        let end = self.broken.then(|| Err(std::io::Error::other("disk on fire")));
-        let pieces = self.pieces.clone().into_iter().map(Ok).chain(end);
-        let pieces = futures_util::stream::iter(pieces);
+        let pieces = futures_util::stream::iter(self.pieces.clone().into_iter().map(Ok));
         match self.stuck {
             true => pieces.chain(futures_util::stream::pending()).boxed(),
             false => pieces.boxed(),
@@ -146,6 +141,31 @@ impl Object for Pieces {
     fn size(&self) -> Option<u64> {
         self.sized
             .then(|| self.pieces.iter().map(|piece| piece.len() as u64).sum())
+    }
+}
+
+/// What a [`Gated`] body has sent before the test says more.
+pub(super) const BEGINNING: usize = 100_000;
+
+/// A body whose end comes when the test says so.
+pub(super) struct Gated(Mutex<Option<mpsc::UnboundedReceiver<std::io::Result<Bytes>>>>);
+
+impl Gated {
+    pub(super) fn new() -> (mpsc::UnboundedSender<std::io::Result<Bytes>>, Self) {
+        let (gate, parts) = mpsc::unbounded_channel();
+        gate.send(Ok(vec![0; BEGINNING].into())).unwrap();
+        (gate, Self(Mutex::new(Some(parts))))
+    }
+}
+
+impl Object for Gated {
+    fn open(&self) -> BoxStream<'static, std::io::Result<Bytes>> {
+        let parts = self.0.lock().unwrap().take().unwrap();
+        futures_util::stream::unfold(parts, |mut parts| async { Some((parts.recv().await?, parts)) }).boxed()
+    }
+
+    fn size(&self) -> Option<u64> {
+        None
     }
 }
 

@@ -1,34 +1,57 @@
 //! Half a body must never look like a whole one.
 
+use std::sync::Arc;
+
 use axum::body::Body;
 use bytes::Bytes;
+use futures_util::stream::BoxStream;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use quinn::crypto::rustls::QuicClientConfig;
 use tokio::io::AsyncWriteExt;
 
 use super::{
     http::{connect, post, web},
-    support::{End, GATEWAY, Papers, Pieces, Running, deadline, exchange, gateway, send},
+    support::{End, GATEWAY, Gated, Papers, Pieces, Running, deadline, exchange, gateway, send},
 };
-use crate::{Failure, Outcome, Transport, tls};
+use crate::{Failure, Object, Outcome, Transport, tls};
 
 #[tokio::test]
 async fn http3_object_that_cannot_be_read() {
     let papers = Papers::new();
     let mut running = gateway(&papers);
     let client = papers.client(false);
-    for sized in [false, true] {
-        let object = Pieces {
-            pieces: vec![Bytes::from(vec![0; 2 << 20])],
-            sized,
-            broken: true,
-            stuck: false,
-        };
-        match send(&client, exchange(running.port, "/echo", object)).await {
-            Outcome::Failed(Failure::Object(cause)) => assert_eq!(cause, "disk on fire"),
-            other => panic!("{other:?}"),
-        }
+    let (gate, object) = Gated::new();
+    let mut failing = exchange(running.port, "/echo", Pieces::of(""));
+    failing.object = Arc::new(object);
+    let reading = async {
+        assert_eq!(running.seen.recv().await, Some(End::Begun));
+        gate.send(Err(std::io::Error::other("disk on fire"))).unwrap();
         assert_broken(&mut running).await;
+    };
+    match tokio::join!(send(&client, failing), reading).0 {
+        Outcome::Failed(Failure::Object(cause)) => assert_eq!(cause, "disk on fire"),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn http3_object_of_another_size() {
+    struct Longer(Pieces);
+    impl Object for Longer {
+        fn open(&self) -> BoxStream<'static, std::io::Result<Bytes>> {
+            self.0.open()
+        }
+        fn size(&self) -> Option<u64> {
+            Some(11)
+        }
+    }
+    let papers = Papers::new();
+    let running = gateway(&papers);
+    let mut short = exchange(running.port, "/echo", Pieces::of(""));
+    short.object = Arc::new(Longer(Pieces::of("ten octets")));
+    match send(&papers.client(false), short).await {
+        Outcome::Failed(Failure::Object(cause)) => assert_eq!(cause, "it has 10 octets, 11 were announced"),
+        other => panic!("{other:?}"),
     }
 }
 
@@ -40,7 +63,6 @@ async fn http3_request_given_up_at_its_deadline() {
     let object = Pieces {
         pieces: vec![Bytes::from(vec![0; 2 << 20])],
         sized: false,
-        broken: false,
         stuck: true,
     };
     let span = std::time::Duration::from_millis(700);
@@ -134,15 +156,6 @@ async fn http3_streams_that_end_wrongly() {
     assert_broken(&mut running).await;
 }
 
-/// A body that fails half-way.
-fn half() -> Body {
-    let parts = [
-        Ok(Bytes::from(vec![7; 100_000])),
-        Err(std::io::Error::other("disk on fire")),
-    ];
-    Body::from_stream(futures_util::stream::iter(parts))
-}
-
 #[tokio::test]
 async fn http2_stream_reset() {
     let papers = Papers::new();
@@ -152,12 +165,23 @@ async fn http2_stream_reset() {
         .await
         .unwrap();
     tokio::spawn(connection);
-    assert!(sender.send_request(post(half())).await.is_err());
-    // The stream may be reset before the router has begun.
-    drop(sender);
-    while let Ok(end) = web.seen.try_recv() {
-        assert!(!matches!(end, End::Whole(_)), "{end:?}");
-    }
+    let (gate, object) = Gated::new();
+    let reading = async {
+        assert_eq!(web.seen.recv().await, Some(End::Begun));
+        gate.send(Err(std::io::Error::other("disk on fire"))).unwrap();
+        while let Some(end) = web.seen.recv().await {
+            assert!(!matches!(end, End::Whole(_)), "{end:?}");
+            if let End::Broken(_) = end {
+                break;
+            }
+        }
+    };
+    let (answer, ()) = tokio::join!(
+        sender.send_request(post(Body::from_stream(object.open()))),
+        reading
+    );
+    // The router answers 400 when it still can.
+    assert!(answer.is_err() || answer.is_ok_and(|answer| answer.status() == 400));
 }
 
 #[tokio::test]
