@@ -29,6 +29,7 @@ use std::{
 use bytes::Bytes;
 use jiff::Timestamp;
 use lightpost_clock::Clock;
+use sqlx::SqliteConnection;
 use tokio::sync::{Notify, Semaphore, mpsc, oneshot};
 use ulid::Ulid;
 
@@ -71,6 +72,10 @@ impl SqliteStore {
     /// When the file cannot be written, is no sound database, or was written by a newer version.
     pub async fn open(path: &Path, clock: Clock) -> Result<Self, StoreError> {
         let (connection, orphans) = open::open(path).await?;
+        Ok(Self::start(path, clock, connection, orphans))
+    }
+
+    fn start(path: &Path, clock: Clock, connection: SqliteConnection, orphans: Vec<i64>) -> Self {
         let (jobs, receiver) = mpsc::channel(WAITING);
         let changed = Arc::new(Notify::new());
         let writer = Writer {
@@ -84,14 +89,14 @@ impl SqliteStore {
             written: 0,
         };
         tokio::spawn(writer.run());
-        Ok(Self {
+        Self {
             path: path.to_owned(),
             clock,
             jobs,
             octets: Arc::new(Semaphore::new(WAITING_OCTETS)),
             readers: Readers::new(path),
             changed,
-        })
+        }
     }
 
     /// Hands a command to the writer and waits until it is committed.

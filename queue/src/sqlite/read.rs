@@ -29,8 +29,11 @@ macro_rules! pairs {
             "SELECT * FROM (SELECT id, destination, rank FROM recipient WHERE due IS NOT NULL AND destination > '' ",
             "ORDER BY destination, rank LIMIT 1) ",
             "UNION ALL SELECT r.id, r.destination, r.rank FROM pair CROSS JOIN recipient AS r ON r.id = ",
-            "(SELECT n.id FROM recipient AS n WHERE n.due IS NOT NULL AND ",
-            "(n.destination, n.rank) > (pair.destination, pair.rank) ORDER BY n.destination, n.rank LIMIT 1)) ",
+            // A comparison of both columns at once would walk all of a destination's rows.
+            "coalesce((SELECT n.id FROM recipient AS n WHERE n.due IS NOT NULL AND n.destination = pair.destination ",
+            "AND n.rank > pair.rank ORDER BY n.rank LIMIT 1), ",
+            "(SELECT n.id FROM recipient AS n WHERE n.due IS NOT NULL AND n.destination > pair.destination ",
+            "ORDER BY n.destination, n.rank LIMIT 1))) ",
             $then
         )
     };

@@ -1,6 +1,10 @@
 //! The contract, and what is particular to SQLite.
 
-use std::sync::Arc;
+mod faults;
+mod model;
+mod plans;
+
+use std::{path::Path, sync::Arc};
 
 use lightpost_clock::Clock;
 use tempfile::TempDir;
@@ -12,6 +16,14 @@ async fn store(folder: &TempDir) -> Arc<SqliteStore> {
     let path = folder.path().join("queue.db");
     Arc::new(
         SqliteStore::open(&path, Clock::runtime(contract::at(0)))
+            .await
+            .unwrap(),
+    )
+}
+
+async fn reopen(path: &Path) -> Arc<SqliteStore> {
+    Arc::new(
+        SqliteStore::open(path, Clock::runtime(contract::at(0)))
             .await
             .unwrap(),
     )

@@ -3,7 +3,7 @@
 //! Recipients that a command touches are loaded once and changed in memory; [`Tx::flush`] writes all of them with one
 //! statement. History lines and the ledger are written once, at the end.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, hash_map::Entry};
 
 use jiff::Timestamp;
 use serde_json::json;
@@ -206,9 +206,9 @@ impl<'a> Tx<'a> {
     /// Takes a row with [`COLUMNS`] in, unless it is known already; gives its id.
     pub(super) fn remember(&mut self, row: &SqliteRow) -> Result<i64, sqlx::Error> {
         let id = row.try_get("id")?;
-        if !self.recipients.contains_key(&id) {
+        if let Entry::Vacant(vacant) = self.recipients.entry(id) {
             let exchange: Option<&[u8]> = row.try_get("exchange")?;
-            let recipient = Recipient {
+            vacant.insert(Recipient {
                 message: row.try_get("message")?,
                 status: rows::status(row, "status")?,
                 due: row.try_get("due")?,
@@ -218,8 +218,7 @@ impl<'a> Tx<'a> {
                 exchange: exchange.map(rows::ulid).transpose()?,
                 remote: row.try_get("remote")?,
                 detail: row.try_get("detail")?,
-            };
-            self.recipients.insert(id, recipient);
+            });
         }
         Ok(id)
     }

@@ -278,13 +278,14 @@ impl Writer {
         let long = tokio::fs::metadata(log)
             .await
             .is_ok_and(|file| file.len() > LOG_MAX);
-        if let (true, Some(connection)) = (long, self.connection.as_mut()) {
-            if let Err(fault) = sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)")
-                .execute(connection)
-                .await
-            {
-                tracing::warn!(error = %error::map(&self.path, &fault), "the write-ahead log could not be emptied");
-            }
+        let Some(connection) = self.connection.as_mut().filter(|_| long) else {
+            return;
+        };
+        let emptied = sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)")
+            .execute(connection)
+            .await;
+        if let Err(fault) = emptied {
+            tracing::warn!(error = %error::map(&self.path, &fault), "the write-ahead log could not be emptied");
         }
     }
 }

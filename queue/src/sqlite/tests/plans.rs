@@ -1,0 +1,70 @@
+//! What is asked for each dispatch must not cost more because more waits.
+
+use sqlx::{AssertSqlSafe, Row};
+use tempfile::TempDir;
+
+use super::super::{claim, open, operate, read};
+
+async fn plan(statement: &str) -> Vec<String> {
+    let folder = TempDir::new().unwrap();
+    let (mut connection, _) = open::open(&folder.path().join("queue.db")).await.unwrap();
+    sqlx::query(AssertSqlSafe(format!("EXPLAIN QUERY PLAN {statement}")))
+        .fetch_all(&mut connection)
+        .await
+        .unwrap()
+        .iter()
+        .map(|row| row.get::<String, _>("detail"))
+        .collect()
+}
+
+#[tokio::test]
+async fn no_statement_of_the_dispatch_scans_a_table() {
+    let statements = [
+        claim::RANKS,
+        claim::FRONT,
+        claim::DUE,
+        claim::MESSAGES,
+        claim::EXCHANGES,
+        read::DUE,
+        read::NEXT_DUE,
+        read::CHUNK,
+        read::CHUNK_AT,
+        operate::DONE,
+    ];
+    for statement in statements {
+        for step in plan(statement).await {
+            let table = step
+                .strip_prefix("SCAN ")
+                .map(|rest| rest.split(' ').next().unwrap());
+            // Recursive steps and lists of parameters; nothing stored.
+            let small = ["pair", "ranks", "j", "(subquery-1)", "CONSTANT", "3"];
+            assert!(
+                table.is_none_or(|table| small.contains(&table)),
+                "{statement}: {step}"
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_next_pair_is_one_step_away() {
+    let steps = plan(read::NEXT_DUE).await;
+    for wanted in [
+        "n USING COVERING INDEX recipient_due (destination=? AND rank>?)",
+        "(destination>?)",
+    ] {
+        assert!(
+            steps.iter().any(|step| step.contains(wanted)),
+            "{wanted} not in {steps:#?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn what_is_due_first_is_found_without_sorting() {
+    let steps = plan(claim::FRONT).await;
+    assert_eq!(
+        steps,
+        ["SEARCH recipient USING INDEX recipient_due (destination=? AND rank=? AND due<?)"]
+    );
+}
