@@ -1,0 +1,236 @@
+//! Our two programs as they are installed: release binaries with configuration files.
+
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use lightpost_clock::Clock;
+use lightpost_sim::Pki;
+
+use crate::{
+    Result,
+    place::{Place, beside},
+    process::{Process, free_address},
+    report::Progress,
+};
+
+const AGENT: &str = "relay.earth.example";
+/// The path of a bench: the loopback, which a terrestrial path comes next to.
+const PATH: &str = "one_way_min = \"1ms\"\none_way_max = \"1ms\"\noutage_max = \"0s\"\nrate_up = \"1Gbit/s\"\nrate_down = \"1Gbit/s\"\n";
+
+/// The release binary beside this one, built now when cargo runs the bench.
+pub(crate) fn binary(progress: &Progress) -> Result<PathBuf> {
+    let binary = beside()?.join("lightpost");
+    if let Some(cargo) = std::env::var_os("CARGO") {
+        progress.say("building lightpost");
+        let built = Command::new(cargo)
+            .args(["build", "--release", "--quiet", "-p", "lightpost"])
+            .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+            .status();
+        if !built.is_ok_and(|status| status.success()) {
+            return Err("lightpost cannot be built; see above".into());
+        }
+    }
+    if !binary.exists() {
+        return Err(format!(
+            "{} does not exist; build it: cargo build --release -p lightpost",
+            binary.display()
+        ));
+    }
+    Ok(binary)
+}
+
+/// A gateway that nobody is: a port where nothing listens.
+pub(crate) fn nowhere() -> Result<Gateway> {
+    Ok(Gateway {
+        address: free_address()?,
+        trust: None,
+    })
+}
+
+/// A gateway as the agent's configuration names it.
+pub(crate) struct Gateway {
+    /// Where it listens.
+    pub(crate) address: SocketAddr,
+    /// The authority and the agent's certificate and key.
+    pub(crate) trust: Option<[PathBuf; 3]>,
+}
+
+/// A running agent.
+#[derive(Debug)]
+pub(crate) struct Client {
+    /// Where mail is handed over.
+    pub(crate) ingest: SocketAddr,
+    /// The program.
+    pub(crate) process: Process,
+}
+
+impl Client {
+    /// Starts one and waits until it listens.
+    pub(crate) async fn start(
+        place: &Place,
+        binary: &Path,
+        gateway: &Gateway,
+        clock: &Clock,
+    ) -> Result<Self> {
+        let (folder, ingest) = (place.folder("client")?, free_address()?);
+        let file = folder.join("client.toml");
+        write(&file, &client_config(ingest, gateway))?;
+        let mut process = start("client", binary, &file, &folder)?;
+        process.listens(ingest, clock).await?;
+        Ok(Self { ingest, process })
+    }
+}
+
+/// A running gateway.
+#[derive(Debug)]
+pub(crate) struct Server {
+    /// Where the operator asks.
+    pub(crate) admin: SocketAddr,
+    /// The program.
+    pub(crate) process: Process,
+}
+
+impl Server {
+    /// Starts one that hands mail to `local`, and waits until it listens.
+    pub(crate) async fn start(
+        place: &Place,
+        binary: &Path,
+        local: SocketAddr,
+        clock: &Clock,
+    ) -> Result<(Self, Gateway)> {
+        let folder = place.folder("server")?;
+        let failed = |error: lightpost_sim::pki::PkiError| error.to_string();
+        let pki = Pki::new(&folder).map_err(failed)?;
+        let (address, admin) = (free_address()?, free_address()?);
+        let own = pki.issue("127.0.0.1").map_err(failed)?;
+        let agent = pki.issue(AGENT).map_err(failed)?;
+        let file = folder.join("server.toml");
+        write(
+            &file,
+            &server_config(address, admin, local, &own, &pki.authority()),
+        )?;
+        let mut process = start("server", binary, &file, &folder)?;
+        process.listens(address, clock).await?;
+        let gateway = Gateway {
+            address,
+            trust: Some([pki.authority(), agent.0, agent.1]),
+        };
+        Ok((Self { admin, process }, gateway))
+    }
+}
+
+/// Both programs.
+#[derive(Debug)]
+pub(crate) struct Pair {
+    /// The agent.
+    pub(crate) client: Client,
+    _server: Server,
+}
+
+impl Pair {
+    /// Starts both.
+    pub(crate) async fn start(
+        place: &Place,
+        binary: &Path,
+        local: SocketAddr,
+        clock: &Clock,
+    ) -> Result<Self> {
+        let (server, gateway) = Server::start(place, binary, local, clock).await?;
+        let client = Client::start(place, binary, &gateway, clock).await?;
+        Ok(Self {
+            client,
+            _server: server,
+        })
+    }
+}
+
+fn start(program: &str, binary: &Path, config: &Path, folder: &Path) -> Result<Process> {
+    let mut command = Command::new(binary);
+    command
+        .arg(program)
+        .arg("--config")
+        .arg(config)
+        .args(["--log-level", "warn"]);
+    Process::start(program, &mut command, folder)
+}
+
+fn write(file: &Path, text: &str) -> Result<()> {
+    std::fs::write(file, text).map_err(|error| format!("{}: {error}", file.display()))
+}
+
+fn client_config(ingest: SocketAddr, gateway: &Gateway) -> String {
+    let tls = gateway
+        .trust
+        .as_ref()
+        .map_or(String::new(), |[authority, certificate, key]| {
+            format!("[tls]\ntrust = {authority:?}\ncertificate = {certificate:?}\nkey = {key:?}\n")
+        });
+    format!(
+        "name = \"{AGENT}\"
+database = \"outbox.db\"
+
+[ingest]
+listen = \"{ingest}\"
+
+[resolver]
+servers = [\"127.0.0.1:9\"]
+
+[local]
+address = \"127.0.0.1:9\"
+protocol = \"smtp\"
+starttls = \"off\"
+postmaster = \"postmaster@earth.example\"
+
+{tls}
+[path.moon]
+{PATH}
+[[route]]
+domain = \"moon.example\"
+path = \"moon\"
+gateways = [\"https://{}/inboundmail\"]
+",
+        gateway.address
+    )
+}
+
+fn server_config(
+    address: SocketAddr,
+    admin: SocketAddr,
+    local: SocketAddr,
+    (certificate, key): &(PathBuf, PathBuf),
+    trust: &Path,
+) -> String {
+    format!(
+        "name = \"gw1.moon.example\"
+database = \"inbox.db\"
+
+[listen]
+https = \"{address}\"
+endpoint = \"/inboundmail\"
+certificate = {certificate:?}
+key = {key:?}
+client_trust = {trust:?}
+
+[accept]
+domains = [\"moon.example\"]
+
+[[peer]]
+name = \"{AGENT}\"
+senders = [\"*\"]
+
+[local]
+address = \"{local}\"
+protocol = \"smtp\"
+starttls = \"off\"
+postmaster = \"postmaster@moon.example\"
+
+[admin]
+listen = \"{admin}\"
+
+[path.earth]
+{PATH}"
+    )
+}

@@ -1,0 +1,138 @@
+//! `lightpost check`: everything that is wrong with a configuration file, at once.
+
+use std::path::Path;
+
+use lightpost_config::Problems;
+use serde_json::json;
+
+use crate::{
+    args::{Check, Program},
+    failure::{Failure, code},
+    output::{Output, Tone},
+};
+
+/// A configuration of one of the two programs.
+pub(crate) enum Loaded {
+    /// The agent's.
+    Client(Box<lightpost_client::Config>),
+    /// The gateway's.
+    Server(Box<lightpost_server::Config>),
+}
+
+/// Why there is no configuration.
+pub(crate) enum Unusable {
+    /// These problems.
+    Problems(Problems),
+    /// Whose configuration it is cannot be told.
+    Unknown(Failure),
+}
+
+/// Runs the command.
+pub(crate) fn run(options: &Check, output: Output) -> Result<(), Failure> {
+    match load(&options.config, options.program) {
+        Ok(loaded) => summary(&options.config, &loaded, output),
+        Err(Unusable::Unknown(failure)) => Err(failure),
+        Err(Unusable::Problems(problems)) if output.json => {
+            output.value(&json!({"ok": false, "file": problems.file, "problems": problems.problems}))?;
+            // The problems stand on standard output; a second JSON value would disturb its reader.
+            Err(Failure::new(code::CONFIG, "", ""))
+        }
+        Err(Unusable::Problems(problems)) => Err(failure(&problems)),
+    }
+}
+
+/// The problems as what ends a command.
+pub(crate) fn failure(problems: &Problems) -> Failure {
+    Failure::new(code::CONFIG, problems.to_string(), "")
+}
+
+/// Reads a file of either program.
+///
+/// # Errors
+/// All problems, or that it cannot be told whose it is.
+pub(crate) fn load(file: &Path, program: Option<Program>) -> Result<Loaded, Unusable> {
+    let program = match program.or_else(|| guess(file)) {
+        Some(program) => program,
+        // A file that cannot be read is better explained by its reader.
+        None if !file.is_file() => Program::Client,
+        None => {
+            let what = format!(
+                "{}: has neither an [ingest] nor a [listen] section",
+                file.display()
+            );
+            let remedy = "say whose configuration it is with --as client or --as server";
+            return Err(Unusable::Unknown(Failure::new(code::CONFIG, what, remedy)));
+        }
+    };
+    match program {
+        Program::Client => {
+            lightpost_client::Config::load(file).map(|config| Loaded::Client(Box::new(config)))
+        }
+        Program::Server => {
+            lightpost_server::Config::load(file).map(|config| Loaded::Server(Box::new(config)))
+        }
+    }
+    .map_err(Unusable::Problems)
+}
+
+/// Whose configuration it is, by the section that only one of the programs has. Works on files with mistakes, too.
+fn guess(file: &Path) -> Option<Program> {
+    let text = std::fs::read_to_string(file).ok()?;
+    text.lines()
+        .find_map(|line| match line.split('#').next().unwrap_or_default().trim() {
+            "[ingest]" | "[[route]]" | "[resolver]" => Some(Program::Client),
+            "[listen]" | "[accept]" | "[[peer]]" | "[[onward]]" => Some(Program::Server),
+            _ => None,
+        })
+}
+
+fn summary(file: &Path, loaded: &Loaded, output: Output) -> Result<(), Failure> {
+    let (program, name, database) = match loaded {
+        Loaded::Client(config) => ("client", &config.name, &config.database),
+        Loaded::Server(config) => ("server", &config.name, &config.database),
+    };
+    if output.json {
+        return output.value(
+            &json!({"ok": true, "file": file, "program": program, "name": name, "database": database}),
+        );
+    }
+    let ok = output.paint(Tone::Good, "ok");
+    output.line(&format!("{}: {ok}, a {program}'s configuration", file.display()))?;
+    for (label, value) in [
+        ("name", name.clone()),
+        ("database", database.display().to_string()),
+    ] {
+        output.line(&format!(
+            "  {} {value}",
+            output.paint(Tone::Faint, &format!("{label:9}"))
+        ))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sections_tell_the_program() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("x.toml");
+        for (text, expected) in [
+            ("name = 1\n[ingest] # here\nlisten = 2", Some(Program::Client)),
+            ("name = \"x\n[listen]\n", Some(Program::Server)),
+            ("[path.moon]\n", None),
+        ] {
+            std::fs::write(&file, text).unwrap();
+            assert_eq!(guess(&file), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_does_not_exist_is_named() {
+        let Err(Unusable::Problems(problems)) = load(Path::new("/nonexistent/x.toml"), None) else {
+            panic!("no problems");
+        };
+        assert!(problems.to_string().contains("/nonexistent/x.toml"));
+    }
+}

@@ -1,0 +1,131 @@
+//! `lightpost queue show`: one message and its history as a timeline.
+
+use comfy_table::Cell;
+use http::Method;
+use jiff::Timestamp;
+use lightpost_clock::{Clock, until};
+use lightpost_queue::{EventView, MessageView};
+
+use super::{
+    ask,
+    listing::{sender, tone, why, word},
+    read,
+};
+use crate::{
+    args::Message,
+    endpoint::Endpoint,
+    failure::{Failure, code},
+    output::{Output, Tone},
+};
+
+/// Runs the command.
+pub(super) async fn run(options: &Message, output: Output) -> Result<(), Failure> {
+    let endpoint = Endpoint::find(&options.place)?;
+    if options.id.is_empty() || !options.id.bytes().all(|octet| octet.is_ascii_alphanumeric()) {
+        let what = format!("{} is not a message's id", options.id.escape_debug());
+        return Err(Failure::new(code::USAGE, what, "`lightpost queue ls` shows ids"));
+    }
+    let answer = ask(&endpoint, Method::GET, &format!("/v1/messages/{}", options.id)).await?;
+    let message: MessageView = read(&endpoint, &answer)?;
+    if output.json {
+        return output.value(&message);
+    }
+    facts(&message, output)?;
+    output.line("")?;
+    recipients(&message, output)?;
+    if message.history.is_empty() {
+        return Ok(());
+    }
+    output.line("")?;
+    message
+        .history
+        .iter()
+        .try_for_each(|event| output.line(&line(event, message.accepted, output)))
+}
+
+fn facts(message: &MessageView, output: Output) -> Result<(), Failure> {
+    let mut facts = vec![
+        ("id", message.id.to_string()),
+        ("from", sender(&message.sender)),
+        ("size", format!("{} octets", message.size)),
+        (
+            "accepted",
+            format!("{:.0} from {}", message.accepted, message.origin),
+        ),
+    ];
+    if message.priority != 0 {
+        facts.push(("priority", message.priority.to_string()));
+    }
+    if let Some(key) = &message.origin_id {
+        facts.push(("key", key.clone()));
+    }
+    facts.iter().try_for_each(|(name, value)| {
+        output.line(&format!(
+            "{} {value}",
+            output.paint(Tone::Faint, &format!("{name:9}"))
+        ))
+    })
+}
+
+fn recipients(message: &MessageView, output: Output) -> Result<(), Failure> {
+    let now = Clock::system().now();
+    let mut table = output.table(&["recipient", "status", "attempts", "remote", "why, next"]);
+    for recipient in &message.recipients {
+        table.add_row([
+            Cell::new(&recipient.address),
+            output.cell(tone(recipient.status), &word(&recipient.status)),
+            Cell::new(recipient.attempts),
+            Cell::new(recipient.remote.as_deref().unwrap_or_default()),
+            Cell::new(why(recipient, now)),
+        ]);
+    }
+    output.print_table(&table)
+}
+
+/// One event: when, how long after the acceptance, what.
+fn line(event: &EventView, accepted: Timestamp, output: Output) -> String {
+    let tone = match event.kind.as_str() {
+        "delivered" => Tone::Good,
+        "failed" | "expired" => Tone::Bad,
+        "deferred" | "held" | "interrupted" => Tone::Waiting,
+        _ => Tone::Strong,
+    };
+    let since = format!("+{:.3}s", until(accepted, event.at).as_secs_f64());
+    let mut text = format!(
+        "{:.3}  {since:>14}  {}",
+        event.at,
+        output.paint(tone, &format!("{:11}", event.kind))
+    );
+    for part in [
+        event.recipient.as_deref(),
+        event.remote.as_deref(),
+        Some(event.detail.as_str()),
+    ] {
+        if let Some(part) = part.filter(|part| !part.is_empty()) {
+            text.push_str("  ");
+            text.push_str(part);
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_of_the_timeline() {
+        let event = EventView {
+            at: "2030-01-01T00:00:03.5Z".parse().unwrap(),
+            kind: "sent".into(),
+            recipient: None,
+            remote: Some("https://gw1/in".into()),
+            detail: "412 octets".into(),
+        };
+        let output = Output::new(true);
+        assert_eq!(
+            line(&event, "2030-01-01T00:00:00Z".parse().unwrap(), output),
+            "2030-01-01T00:00:03.500Z         +3.500s  sent         https://gw1/in  412 octets"
+        );
+    }
+}

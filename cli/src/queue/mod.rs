@@ -1,0 +1,127 @@
+//! `lightpost queue`: what a running program's operator routes say, for people and programs.
+
+mod listing;
+mod message;
+
+use http::Method;
+use lightpost_clock::Clock;
+use serde::de::DeserializeOwned;
+
+use crate::{
+    args::{Messages, Queue, QueueAction},
+    connection::{self, Answer},
+    endpoint::Endpoint,
+    failure::{Failure, code},
+    output::Output,
+    problem, small_runtime,
+};
+
+/// Runs the command.
+pub(crate) fn run(options: &Queue, output: Output) -> Result<(), Failure> {
+    let runtime = small_runtime()?;
+    runtime.block_on(async {
+        match &options.action {
+            QueueAction::Ls(list) => listing::run(list, output).await,
+            QueueAction::Show(show) => message::run(show, output).await,
+            QueueAction::Retry(messages) => operate("retry", messages, output).await,
+            QueueAction::Hold(messages) => operate("hold", messages, output).await,
+            QueueAction::Release(messages) => operate("release", messages, output).await,
+            QueueAction::Cancel(messages) => operate("cancel", messages, output).await,
+        }
+    })
+}
+
+/// Asks and insists on a good answer.
+async fn ask(endpoint: &Endpoint, method: Method, path: &str) -> Result<Answer, Failure> {
+    let request = connection::request(endpoint, method, path)
+        .body(connection::empty())
+        .map_err(|error| {
+            Failure::new(
+                code::USAGE,
+                format!("the request cannot be made: {error}"),
+                "look at the id",
+            )
+        })?;
+    let answer = connection::exchange(endpoint, request, &Clock::system())
+        .await
+        .map_err(|trouble| trouble.failure(endpoint))?;
+    if answer.status.is_success() {
+        return Ok(answer);
+    }
+    let (code, remedy) = match answer.status.as_u16() {
+        401 => (code::NOPERM, "name the right --token-file"),
+        403 => (code::NOPERM, ""),
+        400 | 404 | 422 => (code::DATAERR, "`lightpost queue ls` shows what there is"),
+        _ => (code::TEMPFAIL, "try again later"),
+    };
+    let what = problem::text(answer.status.as_u16(), &answer.body);
+    Err(Failure::new(code, format!("{endpoint}: {what}"), remedy))
+}
+
+/// Reads a good answer's body.
+fn read<T: DeserializeOwned>(endpoint: &Endpoint, answer: &Answer) -> Result<T, Failure> {
+    serde_json::from_slice(&answer.body).map_err(|error| {
+        Failure::new(
+            code::PROTOCOL,
+            format!("{endpoint}: the answer is not understood: {error}"),
+            "see that it is a lightpost program of this version that listens there",
+        )
+    })
+}
+
+/// Applies an operation to every message; what cannot be done does not keep the others from it.
+async fn operate(operation: &str, messages: &Messages, output: Output) -> Result<(), Failure> {
+    let endpoint = Endpoint::find(&messages.place)?;
+    let mut last = None;
+    for id in &messages.ids {
+        match apply(&endpoint, operation, id).await {
+            Ok(changed) if output.json => {
+                output.value(&serde_json::json!({"id": id, "operation": operation, "changed": changed}))?;
+            }
+            Ok(changed) => output.line(&format!("{id}: {}", effect(operation, changed)))?,
+            Err(failure) if messages.ids.len() == 1 => return Err(failure),
+            Err(failure) => {
+                output.failure(&failure);
+                last = Some(failure.code);
+            }
+        }
+    }
+    match last {
+        None => Ok(()),
+        Some(code) => Err(Failure::new(
+            code,
+            format!("not every message could be {}", past(operation)),
+            "",
+        )),
+    }
+}
+
+async fn apply(endpoint: &Endpoint, operation: &str, id: &str) -> Result<u64, Failure> {
+    if !id.bytes().all(|octet| octet.is_ascii_alphanumeric()) || id.is_empty() {
+        let what = format!("{} is not a message's id", id.escape_debug());
+        return Err(Failure::new(code::USAGE, what, "`lightpost queue ls` shows ids"));
+    }
+    let answer = ask(endpoint, Method::POST, &format!("/v1/messages/{id}/{operation}")).await?;
+    let fields: serde_json::Value = read(endpoint, &answer)?;
+    Ok(fields
+        .get("changed")
+        .and_then(serde_json::Value::as_u64)
+        .unwrap_or_default())
+}
+
+fn past(operation: &str) -> &'static str {
+    match operation {
+        "retry" => "made due now",
+        "hold" => "held",
+        "release" => "released",
+        _ => "withdrawn",
+    }
+}
+
+fn effect(operation: &str, changed: u64) -> String {
+    match changed {
+        0 => format!("no recipient is in a status that can be {}", past(operation)),
+        1 => format!("1 recipient {}", past(operation)),
+        more => format!("{more} recipients {}", past(operation)),
+    }
+}
