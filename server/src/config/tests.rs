@@ -40,10 +40,15 @@ fn the_sample_is_true_with_everything_uncommented() {
     for file in ["relay.token", "admin-tokens"] {
         std::fs::write(folder.path().join(file), "admin averylongtoken\n").unwrap();
     }
+    // A comment that is a section or a key with a value, not prose.
+    let is_setting = |text: &str| {
+        let key = text.split(" = ").next().unwrap_or_default();
+        text.starts_with('[') || (text.contains(" = ") && !key.contains(' '))
+    };
     let text: String = text
         .lines()
         .map(|line| match line.strip_prefix("# ") {
-            Some(rest) if rest.starts_with('[') || rest.contains(" = ") => format!("{rest}\n"),
+            Some(rest) if is_setting(rest) => format!("{rest}\n"),
             _ => format!("{line}\n"),
         })
         .collect();

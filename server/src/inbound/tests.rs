@@ -195,7 +195,7 @@ async fn a_repeat_gets_the_same_answer_and_brings_nothing_twice() {
     let text = object(
         "alice@earth.example",
         &["bob@moon.example", "eve@mars.example"],
-        "Subject: x\r\n\r\n.",
+        "Subject: x\r\n\r\n..",
     );
     let sum = digest(&text);
     let key = ("idempotency-key", "\"01A\"");

@@ -425,6 +425,56 @@ async fn a_stream_of_mail_is_delivered_once_each() {
     assert_eq!(sink.count(), 300);
 }
 
+/// The figure that the bench takes over both hops, for this hop alone:
+/// `cargo test --release -p lightpost-server onward_rate -- --ignored --nocapture`.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "a measurement"]
+async fn onward_rate() {
+    const MAILS: u64 = 10_000;
+    let sink = sink(Protocol::Smtp).await;
+    let mut world = World::new(&local(sink.address(), "smtp")).await;
+    let body: Vec<u8> = BODY
+        .bytes()
+        .chain("0123456789abcd\r\n".bytes().cycle().take(4096))
+        .collect();
+    let now = world.clock.now();
+    for number in 0..MAILS / 100 {
+        let messages = (0..100).map(|index| NewMessage {
+            id: crate::new_id(now),
+            sender: Sender::new(ReversePath::Null),
+            recipients: vec![NewRecipient {
+                recipient: to(&[&format!("user{number}-{index}@moon.example")]).remove(0),
+                destination: "moon.example".into(),
+                due: now,
+                expires: world.later(),
+            }],
+            body: NewBody::Inline(body.clone().into()),
+            facts: facts(&body),
+            priority: 0,
+            origin: "test".into(),
+            origin_id: None,
+            accepted: now,
+            hold: None,
+        });
+        let submission = Submission {
+            key: None,
+            reply: StoredReply::default(),
+            messages: messages.collect(),
+        };
+        world.store.enqueue(submission).await.unwrap();
+    }
+    let begun = world.clock.instant();
+    world.start();
+    sink.wait_for(MAILS).await;
+    let took = world.clock.instant().duration_since(begun);
+    println!(
+        "{MAILS} mails in {took:?}: {:.0}/s",
+        MAILS as f64 / took.as_secs_f64()
+    );
+    world.onward.take().unwrap().stop().await;
+    assert_eq!(world.store.totals().await.unwrap().messages, 0);
+}
+
 /// How a scripted server treats one mail.
 struct Script {
     /// Whether it hangs up behind the final dot.
