@@ -23,6 +23,8 @@ use crate::{Path, tls};
 const CONNECTIONS: usize = 4096;
 /// How long running requests may take after `stop`.
 pub(crate) const GRACE: Duration = Duration::from_secs(5);
+/// How long a handshake may take on paths that we know nothing about: any within the Solar System, and most outages.
+const UNKNOWN_PATH: Duration = Duration::from_secs(86_400);
 /// How long the goodbye may take after that.
 const GOODBYE: Duration = Duration::from_millis(250);
 
@@ -93,7 +95,8 @@ pub fn endpoint_config(reset_key: Option<&FilePath>) -> std::io::Result<Endpoint
     })
 }
 
-/// Serves `router` on `endpoint` until `stop`, then lets running requests end for a few seconds.
+/// Serves `router` on `endpoint` until `stop`, then lets running requests end for a few seconds. Prefer [`serve_paths`], which
+/// lets go of peers that never end their handshake as soon as the paths allow; here it takes a day.
 pub async fn serve(endpoint: quinn::Endpoint, router: Router, clock: Clock, stop: CancellationToken) {
     serve_paths(endpoint, router, &[], clock, stop).await;
 }
@@ -111,7 +114,7 @@ pub async fn serve_paths(
         router,
         clock: clock.clone(),
         stop: stop.clone(),
-        patience: patience.unwrap_or_else(|| Path::earth().connect_within()),
+        patience: patience.unwrap_or(UNKNOWN_PATH),
     });
     let connections = TaskTracker::new();
     loop {

@@ -159,10 +159,9 @@ async fn watch_handshake(
     handshake: Option<ZeroRttAccepted>,
     serving: Arc<Serving>,
 ) {
-    if let Some(handshake) = handshake {
-        if serving.clock.timeout(serving.patience, handshake).await.is_err() {
-            connection.close(NO_ERROR, b"no handshake in time");
-        }
+    let Some(handshake) = handshake else { return };
+    if serving.clock.timeout(serving.patience, handshake).await.is_err() {
+        connection.close(NO_ERROR, b"no handshake in time");
     }
 }
 

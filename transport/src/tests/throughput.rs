@@ -18,7 +18,12 @@ async fn requests_per_second() {
     replied(send(&client, exchange(running.port, "/echo", Pieces::of("warm"))).await);
     let start = Instant::now();
     let mut sending = futures_util::stream::iter(0..REQUESTS)
-        .map(|_| send(&client, exchange(running.port, "/echo", Pieces::of(vec![b'x'; 4096]))))
+        .map(|_| {
+            send(
+                &client,
+                exchange(running.port, "/echo", Pieces::of(vec![b'x'; 4096])),
+            )
+        })
         .buffer_unordered(64);
     while let Some(outcome) = sending.next().await {
         replied(outcome);
