@@ -1,6 +1,7 @@
 //! A process that is killed while it writes loses nothing that it acknowledged.
 //!
 //! The test starts itself again as the process that is killed; that one prints each id once its mail is stored.
+#![allow(clippy::unwrap_used)]
 
 use std::{
     io::{BufRead, BufReader},

@@ -87,6 +87,7 @@ impl SqliteStore {
             spools: HashMap::new(),
             orphans,
             written: 0,
+            failing: false,
         };
         tokio::spawn(writer.run());
         Self {

@@ -95,6 +95,8 @@ pub(super) struct Writer {
     /// Bodies to be removed when there is time.
     pub(super) orphans: Vec<i64>,
     pub(super) written: usize,
+    /// Whether a fault of disk or file was told and new mail could not be stored since: one line per fault, not per mail.
+    pub(super) failing: bool,
 }
 
 impl Writer {
@@ -164,7 +166,9 @@ impl Writer {
             Vec::new()
         };
         if !error::is_logical(&fault) {
-            tracing::error!(error = %store, "the queue could not write");
+            if !std::mem::replace(&mut self.failing, true) {
+                tracing::error!(error = %store, "the queue could not write");
+            }
             self.disconnect().await;
         }
         for job in batch {
@@ -212,6 +216,10 @@ impl Writer {
         match result {
             Ok((answers, committed)) => {
                 self.take_over(committed);
+                if self.failing && batch.iter().any(Job::brings) {
+                    self.failing = false;
+                    tracing::info!(path = %self.path.display(), "the queue takes new mail again");
+                }
                 Ok(answers)
             }
             Err(fault) => {
