@@ -143,3 +143,59 @@ async fn discard(store: &dyn Store, body: BodyId) {
         tracing::warn!(%error, "an unused body stays until the next start");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use lightpost_clock::Clock;
+    use lightpost_queue::sqlite::SqliteStore;
+
+    use super::*;
+
+    async fn store() -> (tempfile::TempDir, Arc<dyn Store>) {
+        let folder = tempfile::tempdir().unwrap();
+        let store = SqliteStore::open(&folder.path().join("q.db"), Clock::system())
+            .await
+            .unwrap();
+        (folder, Arc::new(store))
+    }
+
+    #[tokio::test]
+    async fn small_bodies_stay_in_memory_and_large_ones_do_not() {
+        let (_folder, store) = store().await;
+        for (size, inline, stays) in [
+            (0, CHUNK, true),
+            (1, 0, false),
+            (CHUNK, CHUNK, true),
+            (CHUNK + 1, CHUNK, false),
+            (5 * CHUNK, CHUNK, false),
+        ] {
+            for piece in [CHUNK, 100_003] {
+                let octets = vec![b'x'; size];
+                let mut spool = Spool::with_inline(store.clone(), u64::MAX, inline);
+                for part in octets.chunks(piece) {
+                    spool.push(part).await.unwrap();
+                }
+                assert_eq!(spool.size(), size as u64);
+                match spool.finish().await.unwrap() {
+                    NewBody::Inline(kept) => assert!(stays && kept == octets, "{size} {inline}"),
+                    NewBody::Spooled(_) => assert!(!stays, "{size} {inline}"),
+                }
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_given_up_is_removed() {
+        let (_folder, store) = store().await;
+        let mut spool = Spool::new(store.clone(), u64::MAX);
+        spool.push(&vec![b'x'; 3 * CHUNK]).await.unwrap();
+        let body = spool.body.unwrap();
+        spool.abort().await;
+        // The body is gone: nothing can be appended to it.
+        assert!(store.append_body(body, Bytes::from_static(b"x")).await.is_err());
+
+        let mut spool = Spool::new(store.clone(), 2 * CHUNK as u64);
+        let error = spool.push(&vec![b'x'; 3 * CHUNK]).await.unwrap_err();
+        assert!(matches!(error, SpoolError::TooLarge(_)));
+    }
+}

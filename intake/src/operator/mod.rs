@@ -1,5 +1,8 @@
 //! What an operator asks of a queue and does to it, over HTTP. The same routes serve outbox and inbox.
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 
 use axum::{

@@ -3,6 +3,9 @@
 //! Transactions that were complete before an error still count (RFC 2442 wants each message processed once, and a processor
 //! to resume behind the last complete one), so an error does not replace the list: it stands beside it.
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 
 use lightpost_mail::{
