@@ -36,13 +36,11 @@ impl Pattern {
         let domain = lightpost_mail::Address::parse(&format!("a@{domain}"))
             .ok()?
             .destination();
-        is_domain(&domain).then(|| {
-            if below {
-                Self::Below(domain)
-            } else {
-                Self::Domain(domain)
-            }
-        })
+        match (is_domain(&domain), below) {
+            (false, _) => None,
+            (true, false) => Some(Self::Domain(domain)),
+            (true, true) => Some(Self::Below(domain)),
+        }
     }
 }
 

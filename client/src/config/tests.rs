@@ -76,8 +76,8 @@ fn every_problem_has_line_and_remedy() {
         ),
         ("encoding = \"zstd\"", "encoding = \"gzip\"", "write \"zstd\""),
         (
-            "lifetime = \"5d\"",
-            "lifetime = \"5m\"",
+            "lifetime = \"5d\"\n# \"zstd\"",
+            "lifetime = \"5m\"\n# \"zstd\"",
             "is shorter than the time that one reply",
         ),
         ("concurrency = 64", "concurrency = 0", "is zero"),
@@ -87,7 +87,11 @@ fn every_problem_has_line_and_remedy() {
             "not a host name",
         ),
         ("max_recipients = 1000", "max_recipents = 1000", "not a known key"),
-        ("normalise\"", "ignore\"", "write \"normalise\" or \"refuse\""),
+        (
+            "= \"normalise\"",
+            "= \"ignore\"",
+            "write \"normalise\" or \"refuse\"",
+        ),
         ("key = \"", "# key = \"", "is missing although"),
     ];
     for (from, to, expected) in cases {

@@ -107,6 +107,9 @@ impl DiscoveryError {
     }
 }
 
+/// The right to ask for one name.
+type Turn = tokio::sync::Mutex<()>;
+
 /// What is on disk.
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct File {
@@ -123,7 +126,7 @@ pub struct Discovery {
     clock: Clock,
     uri: Cache<Vec<Vec<u8>>>,
     addresses: Cache<Vec<IpAddr>>,
-    asking: Mutex<HashMap<(Kind, String), Weak<tokio::sync::Mutex<()>>>>,
+    asking: Mutex<HashMap<(Kind, String), Weak<Turn>>>,
     file: Option<PathBuf>,
     dirty: AtomicBool,
     changed: Notify,
@@ -237,7 +240,7 @@ impl Discovery {
     }
 
     /// One question at a time per name: the others wait for its answer.
-    fn turn(&self, kind: Kind, name: &str) -> Arc<tokio::sync::Mutex<()>> {
+    fn turn(&self, kind: Kind, name: &str) -> Arc<Turn> {
         let mut asking = self.asking.lock().unwrap_or_else(PoisonError::into_inner);
         asking.retain(|_, turn| turn.strong_count() > 0);
         let slot = asking.entry((kind, name.to_owned())).or_default();

@@ -305,12 +305,26 @@ impl Shared {
             .gateway
             .failed(now, &settings.policy(job.facts.size), None);
         tracing::warn!(gateway = %authority(&job.group.url), detail, until = %until, "a gateway cannot be reached");
-        let repeats = job.repeats();
+        let reply = settings.reply(job.facts.size);
+        // What may have arrived at this gateway goes to another one only when no reply can come any more.
+        let owed = job
+            .group
+            .repeats
+            .as_ref()
+            .is_some_and(|open| now < add(open.begun, reply));
+        if job.repeats() && !owed {
+            tracing::warn!(message = %job.original.id, "no reply came in time and the gateway is down: if another one takes over, the mail may arrive twice");
+        }
         let url = job.group.url.clone();
         let disposition = |one: &ClaimedRecipient| {
-            let other = !repeats && self.other_gateway(&one.destination, &url, now);
+            let other = !owed && self.other_gateway(&one.destination, &url, now);
             let due = if other { now } else { until.min(one.expires) };
-            retry(due, WaitReason::Unreachable, !other, !repeats)
+            retry(
+                due,
+                WaitReason::Unreachable,
+                !other,
+                other || one.exchange.is_none(),
+            )
         };
         self.finish(job, disposition, detail).await;
     }

@@ -614,3 +614,41 @@ async fn large_bodies_cross_whole_in_both_encodings() {
         client.stop().await;
     }
 }
+
+/// Run by hand: `cargo test --release -p lightpost-client -- --ignored --nocapture throughput`.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "a measurement"]
+async fn throughput() {
+    const MAILS: usize = 20_000;
+    let bench = Bench::new("encoding = \"identity\"").await;
+    let held = Scripted::new(|_| never());
+    let client = bench.start(&held).await;
+    let mut mail = b"Subject: x\r\n\r\n".to_vec();
+    mail.resize(4096, b'x');
+    let client = Arc::new(client);
+    let tasks: Vec<_> = (0..64)
+        .map(|_| {
+            let (client, mail) = (client.clone(), mail.clone());
+            tokio::spawn(async move {
+                for _ in 0..MAILS / 64 {
+                    enqueue(&client, "s@earth.example", &["a@two.example"], &mail, DAY).await;
+                }
+            })
+        })
+        .collect();
+    futures_util::future::join_all(tasks).await;
+    Arc::into_inner(client).unwrap().stop().await;
+    let transport = Scripted::new(|_| replied(202, ""));
+    let clock = Clock::system();
+    let start = clock.instant();
+    let client = bench.start(&transport).await;
+    let delivered = || async {
+        let totals = client.store().totals().await.unwrap();
+        totals.recipients.get("delivered").copied().unwrap_or_default()
+    };
+    while delivered().await < (MAILS / 64 * 64) as u64 {
+        clock.sleep(Duration::from_millis(20)).await;
+    }
+    println!("{:.0} mails/s", MAILS as f64 / start.elapsed().as_secs_f64());
+    client.stop().await;
+}
