@@ -89,6 +89,23 @@ pub fn assert_only_trace_added(stored: &[u8], sent: &[u8]) {
     }
 }
 
+/// The mail among `mails` with a given Message-ID, as [`message`] writes it.
+#[track_caller]
+pub fn find<'m>(mails: &'m [Vec<u8>], subject: &str) -> &'m [u8] {
+    let line = format!("\r\nMessage-ID: <{subject}@earth.example>\r\n");
+    let mut found = mails.iter().filter(|mail| contains(mail, line.as_bytes()));
+    let mail = found
+        .next()
+        .unwrap_or_else(|| panic!("no mail {subject} among {}", mails.len()));
+    assert!(found.next().is_none(), "{subject} came twice");
+    mail
+}
+
+/// Whether `text` contains `part`.
+pub fn contains(text: &[u8], part: &[u8]) -> bool {
+    text.windows(part.len()).any(|window| window == part)
+}
+
 /// Numbers that look random and are the same in every run.
 #[derive(Clone, Debug)]
 pub struct Noise(u64);

@@ -23,8 +23,15 @@ fn required(path: PathBuf, what: &str, remedy: &str) -> PathBuf {
     path
 }
 
-/// The release binary that is under test.
+/// The release binary that is under test; `LIGHTPOST_BINARY` names another one, such as an installed package's.
 pub fn lightpost() -> PathBuf {
+    if let Some(named) = std::env::var_os("LIGHTPOST_BINARY") {
+        return required(
+            named.into(),
+            "the binary that LIGHTPOST_BINARY names",
+            "set it right",
+        );
+    }
     required(
         target().join("release/lightpost"),
         "the release binary lightpost",

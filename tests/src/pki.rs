@@ -45,12 +45,16 @@ impl Authority {
         }
     }
 
-    /// A certificate for a DNS name, good for servers and clients.
+    /// A certificate for a DNS name and the site's address, good for servers and clients.
     pub fn issue(&self, site: &Site, dns_name: &str) -> Identity {
         let mut parameters = CertificateParams::new(vec![dns_name.to_owned()]).unwrap();
         parameters
             .distinguished_name
             .push(rcgen::DnType::CommonName, dns_name);
+        // The address too, for peers that cannot be told where a name is.
+        parameters
+            .subject_alt_names
+            .push(rcgen::SanType::IpAddress(site.ip()));
         parameters.extended_key_usages = vec![
             ExtendedKeyUsagePurpose::ServerAuth,
             ExtendedKeyUsagePurpose::ClientAuth,

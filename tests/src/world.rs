@@ -98,6 +98,8 @@ senders = ["*"]
 address = "{local}"
 protocol = "{protocol}"
 postmaster = "postmaster@{first}"
+retry_first = "300ms"
+retry_longest = "1s"
 
 [admin]
 listen = "{admin}"
@@ -135,7 +137,7 @@ listen = "{admin}"
         format!("https://{}:{}/inboundmail", self.name, self.https.port())
     }
 
-    /// Its URI by address instead of by name; its certificate does not bear it.
+    /// Its URI by address, which needs no name server.
     pub fn uri_by_address(&self) -> String {
         format!("https://{}/inboundmail", self.https)
     }
@@ -188,7 +190,7 @@ pub fn client(site: &Site, authority: &Authority, settings: &ClientSettings) -> 
         .unwrap_or_else(|| site.path("client/outbox.db").display().to_string());
     let mut text = format!(
         "name = \"{RELAY}\"\ndatabase = \"{database}\"\n\n[ingest]\nlisten = \"{api}\"\n{}\n\
-         [tls]\ntrust = \"{}\"\ncertificate = \"{}\"\nkey = \"{}\"\n\n[path.near]{NEAR}{}\n",
+         [tls]\ntrust = \"{}\"\ncertificate = \"{}\"\nkey = \"{}\"\n\n[path.near]{NEAR}retry_first = \"300ms\"\nretry_longest = \"1s\"\n{}\n",
         settings.ingest,
         authority.file.display(),
         identity.certificate.display(),
@@ -225,11 +227,13 @@ pub fn relay_identity(site: &Site, authority: &Authority) -> Identity {
     authority.issue(site, RELAY)
 }
 
-/// `transport_maps` and master.cf entry of `deploy/mta/postfix` for a client, run by the user nobody.
+/// The master.cf entry of `deploy/mta/postfix`, for this client's listener and run by a user that every machine has.
 pub fn postfix_pipe(binary: &Path, client: &Program) -> String {
     let sample = std::fs::read_to_string(crate::peer::root().join("deploy/mta/postfix/master.cf")).unwrap();
-    sample
+    let fitted = sample
         .replace("user=lightpost", "user=nobody")
         .replace("/usr/bin/lightpost", &binary.display().to_string())
-        .replace("http://127.0.0.1:8025", &format!("http://{}", client.api))
+        .replace("http://127.0.0.1:8025", &format!("http://{}", client.api));
+    assert_ne!(fitted, sample);
+    fitted
 }

@@ -1,5 +1,12 @@
 //! The fixtures by themselves: a fault here is none of the programs under test.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "the helpers of tests fail tests"
+)]
+
 use lightpost_tests::{
     Site, corpus,
     dovecot::Dovecot,
