@@ -1,4 +1,10 @@
 //! The whole gateway: an exchange over HTTP/3 and one over HTTP/1.1 reach a mail server, and the operator sees them.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
 
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},

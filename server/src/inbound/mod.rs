@@ -74,11 +74,18 @@ pub(crate) fn router(config: Arc<Config>, store: Arc<dyn Store>, clock: Clock) -
 }
 
 async fn exchange(State(inbound): State<Arc<Inbound>>, request: Request) -> Response {
-    match inbound.take(request).await {
-        Ok(response) => response,
-        Err(problem) => {
+    // On a task of its own: when the connection goes away this handler is dropped, but an object that has arrived is stored
+    // all the same, and one that has not leaves nothing behind.
+    let taking = tokio::spawn(async move { inbound.take(request).await });
+    match taking.await {
+        Ok(Ok(response)) => response,
+        Ok(Err(problem)) => {
             tracing::info!(status = problem.status.as_u16(), detail = %problem.detail, "exchange refused");
             problem.into_response()
+        }
+        Err(error) => {
+            tracing::error!(%error, "an exchange ended in the middle");
+            Problem::unavailable("the exchange ended in the middle; send it again", BUSY).into_response()
         }
     }
 }

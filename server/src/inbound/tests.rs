@@ -476,3 +476,39 @@ async fn other_paths_and_methods_are_problems() {
         assert_eq!(answer.media_type, "application/problem+json");
     }
 }
+
+#[tokio::test]
+async fn an_object_that_arrives_is_stored_though_nobody_waits_for_the_answer() {
+    let world = World::new().await;
+    let (sender, receiver) = tokio::sync::mpsc::channel::<bytes::Bytes>(1);
+    let stream = futures_util::stream::unfold(receiver, |mut receiver| async move {
+        let chunk = receiver.recv().await?;
+        Some((Ok::<_, std::io::Error>(chunk), receiver))
+    });
+    let answering = tokio::spawn(
+        world
+            .router
+            .clone()
+            .oneshot(request(Body::from_stream(stream), &[])),
+    );
+    let text = object("a@b.example", &["bob@moon.example"], &"line\r\n".repeat(100_000));
+    let (begun, rest) = text.split_at(text.len() / 2);
+    // The channel holds one: the second is taken by it once the first is being read.
+    sender.send(begun.to_owned().into()).await.unwrap();
+    let (middle, end) = rest.split_at(rest.len() / 2);
+    sender.send(middle.to_owned().into()).await.unwrap();
+    answering.abort();
+    assert!(answering.await.unwrap_err().is_cancelled());
+    sender.send(end.to_owned().into()).await.unwrap();
+    drop(sender);
+    let stored = async {
+        while world.messages().await.is_empty() {
+            world.store.changed().await;
+        }
+    };
+    Clock::system()
+        .timeout(Duration::from_secs(20), stored)
+        .await
+        .unwrap();
+    assert_eq!(world.messages().await.len(), 1);
+}

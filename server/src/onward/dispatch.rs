@@ -19,6 +19,8 @@ const LEASE: Duration = Duration::from_secs(6 * 3600);
 const LONGEST: Duration = Duration::from_secs(30);
 /// The shortest sleep when nothing could be leased.
 const SHORTEST: Duration = Duration::from_millis(100);
+/// The sleep while a line has no room: its room rings, but another line's mail may become due meanwhile.
+const STARVED: Duration = Duration::from_secs(1);
 /// The pause after an error of the store.
 const PAUSE: Duration = Duration::from_secs(2);
 
@@ -35,7 +37,7 @@ pub(super) async fn run(shared: Arc<Shared>, deliveries: TaskTracker, outcomes: 
     while !shared.stop.is_cancelled() {
         let pause = match look(&shared, &deliveries, &outcomes).await {
             Ok(Look { leased: 1.., .. }) => continue,
-            Ok(Look { starved: true, .. }) => LONGEST,
+            Ok(Look { starved: true, .. }) => STARVED,
             Ok(_) => until_due(&shared).await,
             Err(error) => {
                 tracing::error!(%error, "the inbox cannot be read");
