@@ -26,10 +26,19 @@ impl SmallDisk {
         Self { folder }
     }
 
-    /// Takes all room that is left.
+    /// Takes `size` octets that [`SmallDisk::make_room`] gives back.
+    pub fn take(&self, size: usize) {
+        fs::write(self.folder.join("ballast"), vec![0; size]).unwrap();
+    }
+
+    /// Takes all room that is left, too.
     pub fn fill(&self) {
         // Larger pieces first; the last free page goes too.
-        let mut ballast = fs::File::create(self.folder.join("ballast")).unwrap();
+        let mut ballast = fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(self.folder.join("ballast"))
+            .unwrap();
         for size in [1 << 20, 4096, 1] {
             while std::io::Write::write_all(&mut ballast, &vec![0; size]).is_ok() {}
         }

@@ -130,6 +130,11 @@ impl Process {
             self.signal(Signal::Kill);
             self.wait_end(Duration::from_secs(20));
         }
+        // Behind strace the program is not our child: it may outlive strace by a moment, and hold its port.
+        let group = self.id();
+        wait::until("the end of the process group", Duration::from_secs(20), || {
+            !group_lives(group)
+        });
     }
 
     /// SIGTERM, and SIGKILL when that does not end it within ten seconds.
@@ -162,6 +167,19 @@ impl Drop for Process {
         // What the leader left behind.
         self.signal(Signal::Kill);
     }
+}
+
+/// Whether a process group has a member that is not a zombie.
+fn group_lives(group: u32) -> bool {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries
+        .filter_map(|entry| fs::read_to_string(entry.path().join("stat")).ok())
+        .any(|stat| {
+            // PID (NAME) STATE PARENT GROUP ...; the name may hold anything.
+            let mut fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
+            let state = fields.next();
+            state != Some("Z") && fields.nth(1) == Some(group.to_string().as_str())
+        })
 }
 
 /// Whether a process was ended by SIGKILL.

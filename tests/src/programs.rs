@@ -196,6 +196,12 @@ impl Program {
     }
 }
 
+impl Drop for Program {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
 /// Runs a short-lived command of the binary.
 pub fn lightpost(arguments: &[&str], input: &[u8]) -> Finished {
     process::run(Command::new(peer::lightpost()).args(arguments), input)

@@ -25,6 +25,9 @@ const CHECKS: &str = "not_a_server_error,status_code_conformance,content_type_co
 fn conforms(url: &str, selection: &[&str], more: &[&str]) {
     let mut command = Command::new(peer::python("schemathesis"));
     command
+        .env("SCHEMATHESIS_HOOKS", "openapi_hooks")
+        .env("PYTHONPATH", peer::root().join("tests/peers"))
+        .env("PYTHONDONTWRITEBYTECODE", "1")
         .arg("run")
         .arg(peer::root().join("openapi.yaml"))
         .args([
