@@ -35,7 +35,7 @@ pub(crate) mod code {
 pub(crate) struct Failure {
     /// Exit code.
     pub(crate) code: u8,
-    /// What is wrong.
+    /// What is wrong; empty when the command has told it already.
     #[serde(rename = "error")]
     pub(crate) what: String,
     /// What to do; empty when `what` says it.

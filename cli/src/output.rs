@@ -112,9 +112,9 @@ impl Output {
             .map_err(|error| Failure::new(code::IOERR, format!("standard output: {error}"), ""))
     }
 
-    /// Prints what ended the command.
+    /// Prints what ended the command; nothing when the command has told it already.
     pub(crate) fn failure(self, failure: &Failure) -> ExitCode {
-        if self.json {
+        if self.json && !failure.what.is_empty() {
             let _ = self.value(failure);
         }
         for line in failure.to_string().lines() {

@@ -51,7 +51,7 @@ pub(super) struct Journey {
     /// The agent's id of it.
     pub(super) id: Ulid,
     /// When it was handed over.
-    pub(super) start: Timestamp,
+    start: Timestamp,
     /// Whether the connection was there when it left.
     pub(super) connected: bool,
     /// Exchanges that carried it.
@@ -95,6 +95,14 @@ impl Journey {
     pub(super) fn note(&mut self, stage: Stage, at: Timestamp) {
         if let Some(slot) = self.times.get_mut(stage as usize) {
             slot.get_or_insert(at);
+        }
+    }
+
+    /// Corrects the beginning: the queue knows when the agent began to take the mail, not when the answer came.
+    pub(super) fn handed_over(&mut self, start: Timestamp, acknowledged: Timestamp) {
+        self.start = start;
+        if let Some(slot) = self.times.get_mut(Stage::Accepted as usize) {
+            *slot = Some(acknowledged);
         }
     }
 

@@ -74,12 +74,7 @@ async fn show(options: &Demo, world: &World, output: Output) -> Result<(), Failu
             .look()
             .await
             .map_err(|error| Failure::new(code::IOERR, error.to_string(), ""))?;
-        if let Some((id, at)) =
-            first.filter(|(id, _)| watch.journeys().iter().any(|journey| journey.id == *id))
-        {
-            watch.started(id, at);
-            first = None;
-        }
+        first = first.filter(|(id, start, acknowledged)| !watch.handed_over(*id, *start, *acknowledged));
         if output.json {
             for journey in watch.journeys().iter().filter(|journey| journey.is_over()) {
                 if !told.contains(&journey.id) {
@@ -147,8 +142,8 @@ fn introduce(options: &Demo, world: &World, screen: &mut Screen, output: Output)
     Ok(())
 }
 
-/// Hands the first mail over, as anybody would. Returns its id and when that began.
-async fn hand_over(world: &World, clock: &Clock) -> Result<(Ulid, Timestamp), Failure> {
+/// Hands the first mail over, as anybody would. Returns its id, when that began and when the answer came.
+async fn hand_over(world: &World, clock: &Clock) -> Result<(Ulid, Timestamp, Timestamp), Failure> {
     let endpoint = Endpoint {
         address: Address::Tcp(world.ingest.to_string()),
         prefix: String::new(),
@@ -177,7 +172,7 @@ async fn hand_over(world: &World, clock: &Clock) -> Result<(Ulid, Timestamp), Fa
         .get("id")
         .and_then(|id| Ulid::from_string(id.as_str()?).ok());
     match id {
-        Some(id) if answer.status.is_success() => Ok((id, start)),
+        Some(id) if answer.status.is_success() => Ok((id, start, clock.now())),
         _ => Err(Failure::new(
             code::UNAVAILABLE,
             format!(

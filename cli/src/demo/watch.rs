@@ -82,11 +82,14 @@ impl Watch {
         &self.journeys
     }
 
-    /// Tells the true time of a hand-over, where it is known better than from the queue.
-    pub(super) fn started(&mut self, id: Ulid, at: Timestamp) {
-        if let Some(journey) = self.journeys.iter_mut().find(|journey| journey.id == id) {
-            journey.start = at;
-        }
+    /// Tells when a mail was handed over and acknowledged, where that is known better than from the queue. Whether it is
+    /// watched already.
+    pub(super) fn handed_over(&mut self, id: Ulid, start: Timestamp, acknowledged: Timestamp) -> bool {
+        let journey = self.journeys.iter_mut().find(|journey| journey.id == id);
+        journey.is_some_and(|journey| {
+            journey.handed_over(start, acknowledged);
+            true
+        })
     }
 
     /// Looks once. Returns mails that are new with their envelopes.

@@ -134,6 +134,7 @@ pub(super) fn why(recipient: &RecipientView, now: Timestamp) -> String {
         .due
         .map(|due| match (recipient.status, until(now, due)) {
             (_, span) if span.is_zero() => "due now".to_owned(),
+            (Status::Leased, span) => format!("being sent, lease ends in {}", short(span)),
             (Status::Awaiting, span) => format!("reply awaited for {}", short(span)),
             (_, span) => format!("next try in {}", short(span)),
         });
@@ -160,6 +161,7 @@ fn summary(totals: &Totals) -> String {
         .collect();
     match totals.messages {
         0 if counts.is_empty() => "the queue is empty".into(),
+        1 => format!("1 message on its way; recipients: {}", counts.join(", ")),
         waiting => format!(
             "{waiting} messages on their way; recipients: {}",
             counts.join(", ")
@@ -207,6 +209,6 @@ mod tests {
             recipients: [("queued".to_owned(), 2), ("held".to_owned(), 0)].into(),
             messages: 1,
         };
-        assert_eq!(summary(&totals), "1 messages on their way; recipients: 2 queued");
+        assert_eq!(summary(&totals), "1 message on its way; recipients: 2 queued");
     }
 }

@@ -1,0 +1,246 @@
+//! The command as a process: exit codes, streams, and the demo as a whole.
+#![allow(missing_docs)]
+
+use std::{
+    io::{Read, Write},
+    net::{TcpListener, TcpStream},
+    process::{Command, Output, Stdio},
+    thread,
+};
+
+fn run(arguments: &[&str], input: &[u8]) -> Output {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_lightpost"))
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    let input = input.to_owned();
+    // A command that ends without reading its input breaks the pipe; that is its right.
+    let writer = thread::spawn(move || drop(stdin.write_all(&input)));
+    let output = child.wait_with_output().unwrap();
+    writer.join().unwrap();
+    output
+}
+
+fn code(output: &Output) -> i32 {
+    output.status.code().unwrap()
+}
+
+fn errors(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+fn json(output: &Output) -> serde_json::Value {
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"))
+}
+
+/// Reads one HTTP request with a body of known length.
+fn request(stream: &mut TcpStream) -> String {
+    let mut text = Vec::new();
+    let mut chunk = [0; 4096];
+    loop {
+        let shown = String::from_utf8_lossy(&text).to_ascii_lowercase();
+        if let Some((head, body)) = shown.split_once("\r\n\r\n") {
+            let length = head.split("content-length: ").nth(1).unwrap();
+            let length: usize = length.split("\r\n").next().unwrap().parse().unwrap();
+            if body.len() >= length {
+                return String::from_utf8(text).unwrap();
+            }
+        }
+        let read = stream.read(&mut chunk).unwrap();
+        assert!(read > 0, "the request was cut off");
+        text.extend_from_slice(&chunk[..read]);
+    }
+}
+
+fn answer(stream: &mut TcpStream, status: &str, body: &str) {
+    let length = body.len();
+    write!(
+        stream,
+        "HTTP/1.1 {status}\r\nContent-Length: {length}\r\n\r\n{body}"
+    )
+    .unwrap();
+}
+
+fn key(request: &str) -> String {
+    let line = request.lines().find_map(|line| {
+        let (name, value) = line.split_once(':')?;
+        name.eq_ignore_ascii_case("idempotency-key")
+            .then(|| value.trim().to_owned())
+    });
+    line.unwrap()
+}
+
+#[test]
+fn a_lost_connection_is_repeated_once_with_the_same_key() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let server = thread::spawn(move || {
+        let (mut first, _) = listener.accept().unwrap();
+        let one = request(&mut first);
+        drop(first);
+        let (mut second, _) = listener.accept().unwrap();
+        let two = request(&mut second);
+        answer(&mut second, "202 Accepted", "{}");
+        (one, two)
+    });
+    let output = run(
+        &["submit", "-f", "", "b@moon.example", "--url", &url],
+        b"Subject: x\n\nx\n",
+    );
+    assert_eq!(code(&output), 0, "{}", errors(&output));
+    let (one, two) = server.join().unwrap();
+    assert_eq!(key(&one), key(&two));
+    assert!(
+        two.starts_with("POST /v1/messages?from=%3C%3E&to=b%40moon.example HTTP/1.1\r\n"),
+        "{two}"
+    );
+    assert!(two.ends_with("Subject: x\n\nx\n"), "{two}");
+}
+
+#[test]
+fn exit_codes_of_submit() {
+    for (status, body, expected) in [
+        ("202 Accepted", "{}", 0),
+        (
+            "422 Unprocessable Entity",
+            r#"{"detail":"no such route","code":"5.1.2"}"#,
+            65,
+        ),
+        ("403 Forbidden", "{}", 77),
+        ("503 Service Unavailable", "{}", 75),
+        ("507 Insufficient Storage", "{}", 75),
+        ("401 Unauthorized", "{}", 75),
+    ] {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let server = thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            request(&mut stream);
+            answer(&mut stream, status, body);
+        });
+        let output = run(
+            &["submit", "-f", "a@earth.example", "b@moon.example", "--url", &url],
+            b"x\n",
+        );
+        server.join().unwrap();
+        assert_eq!(code(&output), expected, "{status}: {}", errors(&output));
+    }
+}
+
+#[test]
+fn mistakes_of_the_caller_keep_the_mail() {
+    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let nobody = format!("http://{closed}");
+    for arguments in [
+        &["submit", "-f", "a@b", "c@d", "--url", &nobody][..],
+        &[
+            "submit",
+            "-f",
+            "a@b",
+            "c@d",
+            "--config",
+            "/nonexistent/client.toml",
+        ],
+        &["submit", "-f", "a@b", "c@d", "--url", "https://far.example"],
+        &[
+            "submit",
+            "-f",
+            "a@b",
+            "c@d",
+            "--url",
+            &nobody,
+            "--token-file",
+            "/nonexistent",
+        ],
+        &["submit", "-f", "a@b", "--colour"],
+        &["submit"],
+    ] {
+        let output = run(arguments, b"x\n");
+        assert_eq!(code(&output), 75, "{arguments:?}: {}", errors(&output));
+        assert!(!output.stderr.is_empty(), "{arguments:?}");
+    }
+    assert_eq!(code(&run(&["nonsense"], b"")), 64);
+}
+
+#[test]
+fn check_names_every_problem() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("client.toml");
+    std::fs::write(&file, "name = 1\ntypo = 2\n[ingest]\nlisten = \"nowhere\"\n").unwrap();
+    let file = file.to_str().unwrap();
+    let output = run(&["check", "--config", file], b"");
+    assert_eq!(code(&output), 78);
+    let text = errors(&output);
+    for expected in [
+        "client.toml:1: name",
+        "client.toml:2: typo",
+        "client.toml:4: ingest.listen",
+        "database",
+    ] {
+        assert!(text.contains(expected), "{expected}: {text}");
+    }
+    assert!(text.lines().all(|line| line.starts_with("lightpost: ")), "{text}");
+    let output = run(&["check", "--json", "--config", file], b"");
+    assert_eq!(code(&output), 78);
+    let document = json(&output);
+    assert_eq!(document["ok"], false);
+    assert!(document["problems"].as_array().unwrap().len() >= 4, "{document}");
+}
+
+#[test]
+fn bsmtp_there_and_back() {
+    let mail = b"Subject: x\r\n\r\n.\r\n..\r\nend\r\n";
+    let encoded = run(
+        &[
+            "bsmtp",
+            "encode",
+            "-f",
+            "a@earth.example",
+            "<b@moon.example> NOTIFY=NEVER",
+        ],
+        mail,
+    );
+    assert_eq!(code(&encoded), 0, "{}", errors(&encoded));
+    let folder = tempfile::tempdir().unwrap();
+    let bodies = folder.path().to_str().unwrap();
+    let decoded = run(
+        &["bsmtp", "decode", "--strict", "--json", "--bodies", bodies],
+        &encoded.stdout,
+    );
+    assert_eq!(code(&decoded), 0, "{}", errors(&decoded));
+    let document = json(&decoded);
+    assert_eq!(
+        document["to"],
+        serde_json::json!(["<b@moon.example> NOTIFY=NEVER"])
+    );
+    assert_eq!(document["size"], mail.len());
+    assert_eq!(std::fs::read(folder.path().join("1.eml")).unwrap(), mail);
+    let cut = run(&["bsmtp", "decode"], &encoded.stdout[..encoded.stdout.len() - 10]);
+    assert_eq!(code(&cut), 65);
+}
+
+#[test]
+fn the_first_mail_of_the_demo_takes_three_light_times() {
+    let output = run(&["demo", "--once", "--json", "--owlt", "1s"], b"");
+    assert_eq!(code(&output), 0, "{}", errors(&output));
+    let facts = json(&output);
+    let figure = |name: &str| facts[name].as_f64().unwrap_or_else(|| panic!("{name}: {facts}"));
+    assert_eq!(figure("owlt_s"), 1.0);
+    assert_eq!(facts["transport"], "quic");
+    assert!((2.99..3.6).contains(&figure("gateway_owlt")), "{facts}");
+    assert!(figure("accepted_s") <= figure("left_s") + 0.5, "{facts}");
+    assert!(figure("mailbox_s") >= figure("gateway_s"), "{facts}");
+    assert!(figure("reply_s") - figure("gateway_s") >= 0.99, "{facts}");
+}
+
+#[test]
+fn what_is_not_there_yet_says_so() {
+    let output = run(&["demo", "--transport", "bundle", "--json"], b"");
+    assert_eq!(code(&output), 69);
+    assert_eq!(json(&output)["code"], 69);
+    assert!(errors(&output).contains("--transport quic"));
+}
