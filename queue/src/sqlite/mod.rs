@@ -12,6 +12,7 @@ mod insert;
 mod open;
 mod operate;
 mod read;
+mod room;
 mod rows;
 mod settle;
 #[cfg(test)]

@@ -18,7 +18,7 @@ use sqlx::{Connection, SqliteConnection};
 use tokio::sync::{Notify, OwnedSemaphorePermit, mpsc, oneshot};
 
 use super::{
-    Refused, claim, enqueue, error, open, operate, settle,
+    Refused, claim, enqueue, error, open, operate, room, settle,
     tx::{Committed, Spool, Tx},
 };
 use crate::{BodyId, ClaimedMessage, Enqueued, NewExchange, NewMessage, Settlement, StoreError, Submission};
@@ -72,11 +72,11 @@ impl Job {
         self.permit.as_ref().map_or(0, OwnedSemaphorePermit::num_permits)
     }
 
-    /// Whether it brings octets that were not acknowledged to anybody yet.
+    /// Whether it brings octets that were not acknowledged to anybody yet, or asks whether some could be brought.
     const fn brings(&self) -> bool {
         matches!(
             self.command,
-            Command::Append(..) | Command::Enqueue(_) | Command::BeginBody
+            Command::Append(..) | Command::Enqueue(_) | Command::BeginBody | Command::Check
         )
     }
 }
@@ -152,7 +152,11 @@ impl Writer {
     }
 
     /// Runs a batch and answers it.
-    async fn serve(&mut self, mut batch: Vec<Job>) {
+    async fn serve(&mut self, batch: Vec<Job>) {
+        let mut batch = self.refuse_without_room(batch).await;
+        if batch.is_empty() {
+            return;
+        }
         let fault = match self.attempt(&batch).await {
             Ok(answers) => return self.answer(batch, answers),
             Err(fault) => fault,
@@ -186,6 +190,42 @@ impl Writer {
                 }
             }
         }
+    }
+
+    /// Answers commands that bring mail which the disk has no room for; the others remain.
+    async fn refuse_without_room(&mut self, mut batch: Vec<Job>) -> Vec<Job> {
+        let octets = batch
+            .iter()
+            .filter(|job| job.brings())
+            .map(Job::octets)
+            .sum::<usize>() as u64;
+        if !batch.iter().any(Job::brings) || self.has_room(octets).await {
+            return batch;
+        }
+        let full = StoreError::Full {
+            path: self.path.display().to_string(),
+        };
+        if !std::mem::replace(&mut self.failing, true) {
+            tracing::error!(error = %full, "the queue takes no new mail");
+        }
+        for job in batch.extract_if(.., |job| job.brings()) {
+            drop(job.answer.send(Err(full.clone())));
+        }
+        batch
+    }
+
+    /// Whether the disk has room for new mail; a long write-ahead log is emptied before the answer is no.
+    async fn has_room(&mut self, octets: u64) -> bool {
+        let Some(room) = room::look(&self.path).await else {
+            return true;
+        };
+        if room.fits(octets) {
+            return true;
+        }
+        if room.log > 0 && room.free > room.log {
+            self.empty_log().await;
+        }
+        room::look(&self.path).await.is_none_or(|room| room.fits(octets))
     }
 
     fn answer(&self, batch: Vec<Job>, answers: Answers) {
@@ -281,18 +321,22 @@ impl Writer {
             return;
         }
         self.written = 0;
-        let mut log = self.path.clone().into_os_string();
-        log.push("-wal");
-        let long = tokio::fs::metadata(log)
+        let long = tokio::fs::metadata(room::log_of(&self.path))
             .await
             .is_ok_and(|file| file.len() > LOG_MAX);
-        let Some(connection) = self.connection.as_mut().filter(|_| long) else {
+        if long {
+            self.empty_log().await;
+        }
+    }
+
+    async fn empty_log(&mut self) {
+        let Some(connection) = self.connection.as_mut() else {
             return;
         };
-        let emptied = sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)")
+        if let Err(fault) = sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)")
             .execute(connection)
-            .await;
-        if let Err(fault) = emptied {
+            .await
+        {
             tracing::warn!(error = %error::map(&self.path, &fault), "the write-ahead log could not be emptied");
         }
     }
