@@ -37,7 +37,7 @@ use lightpost_tests::{
 
 const SUBMITTERS: usize = 3;
 /// The longest that a gateway under all this load takes to record an answer.
-const RECORDING: Duration = Duration::from_secs(1);
+const RECORDING: Duration = Duration::from_millis(500);
 const RANDOM_KILLS: usize = 60;
 const BOXES: [&str; 4] = [
     "a@moon.example",
@@ -318,7 +318,7 @@ fn judge(
         .iter()
         .filter(|id| !copies.contains_key(*id))
         .collect();
-    let (mut cut, mut unrecorded, mut wrong) = (0, 0, Vec::new());
+    let (mut cut, mut unrecorded, mut wrong) = (0, Vec::new(), Vec::new());
     for (id, count) in copies.iter().filter(|(_, count)| **count > 1) {
         let of_it: Vec<&Passage> = passages.iter().filter(|passage| passage.mail == *id).collect();
         let before_last = &of_it[..of_it.len().saturating_sub(1)];
@@ -326,20 +326,22 @@ fn judge(
             match passage.answered {
                 None => cut += 1,
                 // The 250 was on its way to the gateway or being recorded when the gateway died; a kill is noted when it is done.
-                Some(at)
-                    if gateway_killed_at
-                        .iter()
-                        .any(|kill| *kill >= passage.dot && *kill <= at + RECORDING) =>
-                {
-                    unrecorded += 1
-                }
-                Some(_) => wrong.push(format!("{id} {count} times: {of_it:?}")),
+                Some(at) => match gateway_killed_at.iter().find(|kill| **kill >= passage.dot) {
+                    Some(kill) if *kill <= at + RECORDING => unrecorded.push(kill.saturating_sub(at)),
+                    _ => wrong.push(format!("{id} {count} times: {of_it:?}")),
+                },
             }
         }
     }
+    unrecorded.sort();
+    let (number, median, longest) = (
+        unrecorded.len(),
+        unrecorded.get(unrecorded.len() / 2),
+        unrecorded.last(),
+    );
     println!(
         "{} mails acknowledged, {} given up without an answer, {} in the mailboxes, {} lost; second copies: {cut} hop cut between dot and 250, \
-         {unrecorded} gateway killed before it had recorded the 250, {} without excuse",
+         {number} gateway killed before it had recorded the 250 (after {median:?}, at most {longest:?}), {} without excuse",
         acknowledged.len(),
         ledger.unknown.load(Ordering::Relaxed),
         copies.len(),
