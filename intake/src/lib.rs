@@ -2,6 +2,7 @@
 //! taking Batch SMTP objects apart, operator routes.
 
 pub mod auth;
+pub mod drain;
 pub mod fields;
 pub mod operator;
 pub mod problem;
@@ -10,6 +11,7 @@ pub mod spool;
 pub mod transactions;
 
 pub use auth::{TokenError, Tokens};
+pub use drain::drained;
 pub use fields::{Digests, Encoding};
 pub use problem::{Place, Problem};
 pub use read::{BodyReader, ReadDigest, ReadError, ReadLimits};

@@ -21,7 +21,7 @@ use lightpost_queue::{Filter, MessageView, Operation, Status, Store, Totals};
 use serde::{Deserialize, Serialize};
 use ulid::Ulid;
 
-use crate::{Problem, Tokens};
+use crate::{Problem, Tokens, drained};
 
 /// Messages in one page of a listing, unless fewer are asked for; asking for more is refused.
 pub const PAGE: usize = 1000;
@@ -73,9 +73,11 @@ pub fn routes(operator: Operator) -> Router {
     guard(router, tokens)
 }
 
-/// Lets only callers with one of `tokens` pass (everybody when `None`) and tells the handlers who it is by [`Caller`].
+/// Lets only callers with one of `tokens` pass (everybody when `None`) and tells the handlers who it is by [`Caller`]. Who is
+/// refused can read why, see [`drained`].
 pub fn guard(router: Router, tokens: Option<Arc<Tokens>>) -> Router {
-    router.layer(from_fn_with_state(tokens, authenticate))
+    let guarded = router.layer(from_fn_with_state(tokens, authenticate));
+    drained(guarded, Clock::system())
 }
 
 async fn authenticate(

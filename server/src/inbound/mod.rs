@@ -20,8 +20,8 @@ use axum::{
 };
 use lightpost_clock::{Clock, add};
 use lightpost_intake::{
-    Batch, BatchError, BatchSettings, BodyReader, Digests, Encoding, Problem, ReadLimits, fields, operator,
-    receive, spool::discard_new,
+    Batch, BatchError, BatchSettings, BodyReader, Digests, Encoding, Problem, ReadLimits, drained, fields,
+    operator, receive, spool::discard_new,
 };
 use lightpost_mail::{
     Envelope,
@@ -63,14 +63,15 @@ pub(crate) fn router(config: Arc<Config>, store: Arc<dyn Store>, clock: Clock) -
         room: Semaphore::new(config.accept.concurrency.min(Semaphore::MAX_PERMITS)),
         config,
         store,
-        clock,
+        clock: clock.clone(),
     };
-    Router::new()
+    let router = Router::new()
         .route(&endpoint, post(exchange))
         .fallback(operator::not_found)
         .method_not_allowed_fallback(operator::method_not_allowed)
         .layer(DefaultBodyLimit::disable())
-        .with_state(Arc::new(inbound))
+        .with_state(Arc::new(inbound));
+    drained(router, clock)
 }
 
 async fn exchange(State(inbound): State<Arc<Inbound>>, request: Request) -> Response {

@@ -207,10 +207,12 @@ async fn a_repeat_gets_the_same_answer_and_brings_nothing_twice() {
     let unread = Body::from_stream(futures_util::stream::pending::<
         Result<bytes::Bytes, std::io::Error>,
     >());
+    let mut unread = request(unread, &[key, ("unencoded-digest", &sum)]);
+    *unread.version_mut() = http::Version::HTTP_3;
     let packed = zstd::encode_all(text.as_bytes(), 3).unwrap();
     for repeat in [
         request(text.clone(), &[key]),
-        request(unread, &[key, ("unencoded-digest", &sum)]),
+        unread,
         request(packed, &[key, ("content-encoding", "zstd")]),
     ] {
         assert_eq!(world.send(repeat).await, first);
@@ -335,6 +337,22 @@ async fn only_known_peers_hand_over_mail() {
         assert_eq!(world.send(request).await.status.as_u16(), status);
     }
     assert_eq!(world.messages().await.len(), 2);
+}
+
+#[tokio::test]
+async fn who_is_refused_over_http2_can_send_a_small_object_to_its_end() {
+    let world = World::new().await;
+    let read = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let end = read.clone();
+    let chunks = [Some(bytes::Bytes::from(small())), None].into_iter();
+    let body = futures_util::stream::iter(chunks.filter_map(move |chunk| {
+        end.store(chunk.is_none(), std::sync::atomic::Ordering::Relaxed);
+        chunk.map(Ok::<_, std::io::Error>)
+    }));
+    let mut request = from_peer("mallory.example", Body::from_stream(body), &[]);
+    *request.version_mut() = http::Version::HTTP_2;
+    assert_eq!(world.send(request).await.status, StatusCode::FORBIDDEN);
+    assert!(read.load(std::sync::atomic::Ordering::Relaxed));
 }
 
 #[tokio::test]
