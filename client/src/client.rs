@@ -124,7 +124,15 @@ impl Client {
                 "recipients were being worked on when the client ended; they are queued again"
             );
         }
-        let resumed = dispatch::resume(&*store, clock.now()).await?;
+        // Replies go with the connections of the process that awaits them, and a repeat gets the same answer. (Once a transport keeps
+        // exchanges over a restart, those have to be left out here.)
+        let mut resumed = 0;
+        loop {
+            match store.resume(clock.now()).await? {
+                0 => break,
+                some => resumed += some,
+            }
+        }
         if resumed > 0 {
             tracing::info!(
                 resumed,

@@ -58,8 +58,8 @@ CREATE TABLE recipient (
 CREATE INDEX recipient_message ON recipient (message);
 CREATE INDEX recipient_due ON recipient (destination, rank, due) WHERE due IS NOT NULL;
 CREATE INDEX recipient_leased ON recipient (owner) WHERE owner IS NOT NULL;
--- What an operator asks for and what is rare.
-CREATE INDEX recipient_rare ON recipient (status, message) WHERE status IN (1, 5, 6, 7);
+-- What an operator asks for and what is rare; what awaits is also looked for when the program starts.
+CREATE INDEX recipient_rare ON recipient (status, message) WHERE status IN (1, 3, 5, 6, 7);
 
 CREATE TABLE exchange (
     id         BLOB    PRIMARY KEY,

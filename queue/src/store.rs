@@ -82,6 +82,8 @@ pub trait Store: Send + Sync + 'static {
     async fn due(&self, now: Timestamp) -> Result<Vec<DueDestination>, StoreError>;
     /// When the next recipient becomes due, `None` when nothing waits.
     async fn next_due(&self) -> Result<Option<Timestamp>, StoreError>;
+    /// When the next recipient becomes due that is not due at `after` yet: what somebody who already looks after all that is due waits for.
+    async fn next_due_after(&self, after: Timestamp) -> Result<Option<Timestamp>, StoreError>;
     /// Leases due messages, highest priority first, then longest due. Atomic: no two claims get the same recipient.
     async fn claim(&self, claim: Claim<'_>) -> Result<Vec<ClaimedMessage>, StoreError>;
     /// Stores that exchanges are about to leave; their recipients become `awaiting`. Durable before the first octet leaves.
@@ -96,6 +98,10 @@ pub trait Store: Send + Sync + 'static {
     async fn find_exchange(&self, id: Ulid) -> Result<Option<(Ulid, OpenExchange)>, StoreError>;
     /// At start: what this owner had leased is queued again at once (`interrupted`); what awaits stays awaiting.
     async fn recover(&self, owner: &str, now: Timestamp) -> Result<u64, StoreError>;
+    /// At start, where replies die with the process that awaits them: what awaits is queued again at once (`interrupted`) and keeps
+    /// its exchange, which the next claim brings along to be repeated. Bounded work per call, whatever else is queued; returns how
+    /// many recipients it was, 0 once there are none.
+    async fn resume(&self, now: Timestamp) -> Result<u64, StoreError>;
     /// Resolves once something became due earlier than was known: an enqueue, a release, a retry.
     async fn changed(&self);
 

@@ -32,7 +32,7 @@ use std::{
 
 use jiff::Timestamp;
 use lightpost_clock::{Clock, add};
-use lightpost_queue::{Filter, LOCAL, Settlement, Status, Store, StoreError, WaitReason};
+use lightpost_queue::{LOCAL, Store};
 use lightpost_smtp::send::Target;
 use lightpost_transport::Transport;
 use tokio::{
@@ -59,8 +59,6 @@ const VERDICTS: usize = 1024;
 const GATHER: Duration = Duration::from_millis(2);
 /// A worker that found nothing although something was due is not started again before this.
 const IDLE: Duration = Duration::from_millis(100);
-/// Messages with open exchanges that are looked at together at the start.
-const RESUMED: usize = 256;
 /// How long running exchanges may take when the dispatcher is stopped.
 const GRACE: Duration = Duration::from_secs(5);
 
@@ -152,40 +150,6 @@ pub(crate) async fn run(parts: Parts) {
     // Senders that are still waiting hold on to the settler; what they learn later is learnt again by a repeat.
     if clock.timeout(GRACE, settling).await.is_err() {
         tracing::debug!("the settler is left behind");
-    }
-}
-
-/// Makes exchanges that were open when the process ended due at once: their replies went with its connections, and a repeat gets the
-/// same answer. (Once a transport keeps exchanges over a restart, those have to be left out here.)
-pub(crate) async fn resume(store: &dyn Store, now: Timestamp) -> Result<usize, StoreError> {
-    let (mut resumed, mut after) = (0, None);
-    loop {
-        let filter = Filter {
-            status: Some(Status::Awaiting),
-            after,
-            limit: RESUMED,
-            ..Filter::default()
-        };
-        let page = store.list(filter).await?;
-        let Some(last) = page.last() else {
-            return Ok(resumed);
-        };
-        after = Some(last.id);
-        let awaiting = page
-            .iter()
-            .flat_map(|message| &message.recipients)
-            .filter(|recipient| recipient.status == Status::Awaiting);
-        let settlements: Vec<Settlement> = awaiting
-            .map(|recipient| Settlement {
-                recipient: recipient.id,
-                disposition: plan::retry(now, WaitReason::Interrupted, false, false),
-                at: now,
-                remote: None,
-                detail: "the client was started anew, the exchange is repeated".into(),
-            })
-            .collect();
-        resumed += settlements.len();
-        store.settle(settlements, Vec::new()).await?;
     }
 }
 

@@ -13,7 +13,9 @@ use lightpost_mail::{
     Recipient, Sender,
     lines::{BareLineEnds, Canonicaliser},
 };
-use lightpost_queue::{MessageView, NewBody, NewMessage, NewRecipient, StoredReply, Submission};
+use lightpost_queue::{
+    Filter, MessageView, NewBody, NewMessage, NewRecipient, Status, StoredReply, Submission,
+};
 use lightpost_sim::sink::{Sink, SinkOptions};
 use lightpost_transport::{Exchange, Failure, Outcome, Reply};
 use ulid::Ulid;

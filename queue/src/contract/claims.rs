@@ -1,7 +1,7 @@
 //! Leases.
 
 use super::*;
-use crate::{DueDestination, Status};
+use crate::{DueDestination, Status, WaitReason};
 
 pub(crate) async fn highest_priority_then_longest_due(store: Shared) {
     let with = |number, priority, due| {
@@ -130,4 +130,46 @@ pub(crate) async fn what_awaits_comes_back_with_its_exchange(store: Shared) {
     let (_, renewed) = store.find_exchange(id(90)).await.unwrap().unwrap();
     assert_eq!((renewed.begun, renewed.until), (at(1), at(900)));
     assert_eq!(kinds(&view(&store, 1).await), ["accepted", "sent", "resent"]);
+}
+
+pub(crate) async fn what_awaits_is_resumed_with_its_exchange(store: Shared) {
+    // More than one call resumes.
+    const MANY: u128 = 3000;
+    put(&store, (0..MANY + 2).map(simple).collect()).await;
+    for _ in 0..MANY / 250 {
+        let claimed = claim(&store, "w", at(0), 250).await;
+        let exchanges = claimed
+            .iter()
+            .map(|message| exchange(message.id.random() + 10_000, message, at(500)));
+        store.begin_exchanges(exchanges.collect(), at(1)).await.unwrap();
+    }
+    assert_eq!(
+        claim(&store, "w", at(0), 1).await.len(),
+        1,
+        "leased, not awaiting"
+    );
+    let mut resumed = 0;
+    loop {
+        match store.resume(at(2)).await.unwrap() {
+            0 => break,
+            some => resumed += some,
+        }
+    }
+    assert_eq!(resumed, MANY as u64);
+    assert_eq!(
+        store.totals().await.unwrap().recipients["queued"],
+        MANY as u64 + 1
+    );
+    let first = view(&store, 0).await;
+    assert_eq!(kinds(&first), ["accepted", "sent", "interrupted"]);
+    assert_eq!(first.recipients[0].reason, Some(WaitReason::Interrupted));
+    let mut repeated = 0;
+    for _ in 0..MANY / 250 + 1 {
+        for message in claim(&store, "w", at(2), 250).await {
+            let open = message.recipients[0].exchange.as_ref();
+            repeated += usize::from(open.is_some_and(|open| open.id == id(message.id.random() + 10_000)));
+            assert_eq!(message.recipients[0].attempts, 0);
+        }
+    }
+    assert_eq!(repeated, MANY as usize);
 }

@@ -8,7 +8,10 @@ use std::collections::{HashMap, HashSet};
 use sqlx::{Row, sqlite::SqliteRow};
 use ulid::Ulid;
 
-use super::{rows, tx::Tx};
+use super::{
+    rows,
+    tx::{Event, Tx},
+};
 use crate::{BodyId, ClaimedMessage, ClaimedRecipient, OpenExchange, RecipientId, Status};
 
 /// What [`crate::Claim`] asks, owned.
@@ -55,23 +58,56 @@ pub(super) async fn claim(tx: &mut Tx<'_>, request: &Request) -> Result<Vec<Clai
         .fetch_all(&mut *tx.connection)
         .await?;
     let exchanges = open_exchanges(tx, &due).await?;
-    let mut recipients: HashMap<i64, Vec<ClaimedRecipient>> = HashMap::new();
-    for row in &due {
-        let (message, recipient) = lease(tx, request, row, &exchanges)?;
-        recipients.entry(message).or_default().push(recipient);
-    }
-    tx.flush().await?;
-    let messages = sqlx::query(MESSAGES)
+    let rows = sqlx::query(MESSAGES)
         .bind(&list)
         .fetch_all(&mut *tx.connection)
         .await?;
-    messages
-        .iter()
-        .map(|row| {
-            let seq: i64 = row.try_get("seq")?;
-            claimed(row, recipients.remove(&seq).unwrap_or_default())
-        })
-        .collect()
+    let mut messages: HashMap<i64, Result<ClaimedMessage, String>> = HashMap::new();
+    for row in &rows {
+        let message = claimed(row).map_err(|fault| fault.to_string());
+        messages.insert(row.try_get("seq")?, message);
+    }
+    for row in &due {
+        let id = tx.remember(row)?;
+        let seq: i64 = row.try_get("message")?;
+        let recipient = recipient(row, &exchanges).map_err(|fault| fault.to_string());
+        match (messages.get_mut(&seq), recipient) {
+            (Some(Ok(message)), Ok(recipient)) => {
+                lease(tx, request, id);
+                message.recipients.push(recipient);
+            }
+            (Some(Err(fault)), _) => hold(tx, id, seq, fault),
+            (_, Err(fault)) => hold(tx, id, seq, &fault),
+            (None, Ok(_)) => {}
+        }
+    }
+    tx.flush().await?;
+    let order = chosen.iter().filter_map(|seq| messages.remove(seq)?.ok());
+    Ok(order.filter(|message| !message.recipients.is_empty()).collect())
+}
+
+/// A row that cannot be read stands aside for an operator: it may neither block its destination nor be lost.
+fn hold(tx: &mut Tx<'_>, id: i64, message: i64, fault: &str) {
+    tracing::error!(
+        recipient = id,
+        fault,
+        "a recipient whose row cannot be read is held"
+    );
+    let detail = rows::line(&format!("its row cannot be read: {fault}"));
+    tx.change(id, tx.now, |recipient| {
+        recipient.status = Status::Held;
+        recipient.due = None;
+        recipient.reason = None;
+        recipient.detail = Some(detail.clone());
+    });
+    tx.event(Event {
+        message,
+        recipient: Some(id),
+        at: tx.now,
+        kind: "held",
+        remote: None,
+        detail,
+    });
 }
 
 async fn choose(tx: &mut Tx<'_>, request: &Request) -> Result<Vec<i64>, sqlx::Error> {
@@ -97,30 +133,29 @@ async fn choose(tx: &mut Tx<'_>, request: &Request) -> Result<Vec<i64>, sqlx::Er
     Ok(chosen)
 }
 
-fn lease(
-    tx: &mut Tx<'_>,
-    request: &Request,
-    row: &SqliteRow,
-    exchanges: &HashMap<Ulid, OpenExchange>,
-) -> Result<(i64, ClaimedRecipient), sqlx::Error> {
-    let id = tx.remember(row)?;
+fn lease(tx: &mut Tx<'_>, request: &Request, id: i64) {
     tx.change(id, tx.now, |recipient| {
         recipient.status = Status::Leased;
         recipient.due = Some(request.until);
         recipient.owner = Some(request.owner.clone());
     });
+}
+
+fn recipient(
+    row: &SqliteRow,
+    exchanges: &HashMap<Ulid, OpenExchange>,
+) -> Result<ClaimedRecipient, sqlx::Error> {
     let exchange: Option<&[u8]> = row.try_get("exchange")?;
     let exchange = exchange.map(rows::ulid).transpose()?;
     let argument: &str = row.try_get("argument")?;
-    let recipient = ClaimedRecipient {
-        id: RecipientId(id),
+    Ok(ClaimedRecipient {
+        id: RecipientId(row.try_get("id")?),
         recipient: rows::argument(argument)?,
         destination: row.try_get("destination")?,
         attempts: row.try_get("attempts")?,
         expires: rows::time(row.try_get("expires")?)?,
         exchange: exchange.and_then(|id| exchanges.get(&id).cloned()),
-    };
-    Ok((row.try_get("message")?, recipient))
+    })
 }
 
 async fn open_exchanges(
@@ -158,7 +193,7 @@ pub(super) fn open_exchange(row: &SqliteRow) -> Result<OpenExchange, sqlx::Error
     })
 }
 
-fn claimed(row: &SqliteRow, recipients: Vec<ClaimedRecipient>) -> Result<ClaimedMessage, sqlx::Error> {
+fn claimed(row: &SqliteRow) -> Result<ClaimedMessage, sqlx::Error> {
     let sender: &str = row.try_get("sender")?;
     Ok(ClaimedMessage {
         id: rows::ulid(row.try_get("id")?)?,
@@ -169,6 +204,6 @@ fn claimed(row: &SqliteRow, recipients: Vec<ClaimedRecipient>) -> Result<Claimed
         accepted: rows::time(row.try_get("accepted")?)?,
         origin: row.try_get("origin")?,
         origin_id: row.try_get("origin_id")?,
-        recipients,
+        recipients: Vec::new(),
     })
 }

@@ -204,6 +204,10 @@ impl Store for SqliteStore {
         self.readers.next_due().await
     }
 
+    async fn next_due_after(&self, after: Timestamp) -> Result<Option<Timestamp>, StoreError> {
+        self.readers.next_due_after(rows::millis(after)).await
+    }
+
     async fn claim(&self, claim: Claim<'_>) -> Result<Vec<ClaimedMessage>, StoreError> {
         let request = claim::Request {
             owner: claim.owner.to_owned(),
@@ -238,6 +242,13 @@ impl Store for SqliteStore {
 
     async fn recover(&self, owner: &str, now: Timestamp) -> Result<u64, StoreError> {
         match self.ask(Command::Recover(owner.to_owned(), now)).await? {
+            Outcome::Count(Some(count)) => Ok(count),
+            _ => Err(self.unexpected()),
+        }
+    }
+
+    async fn resume(&self, now: Timestamp) -> Result<u64, StoreError> {
+        match self.ask(Command::Resume(now)).await? {
             Outcome::Count(Some(count)) => Ok(count),
             _ => Err(self.unexpected()),
         }

@@ -47,6 +47,10 @@ pub(super) const NEXT_DUE: &str = pairs!(
     "SELECT min((SELECT min(w.due) FROM recipient AS w WHERE w.destination = pair.destination \
      AND w.rank = pair.rank AND w.due IS NOT NULL)) FROM pair"
 );
+pub(super) const NEXT_DUE_AFTER: &str = pairs!(
+    "SELECT min((SELECT min(w.due) FROM recipient AS w WHERE w.destination = pair.destination \
+     AND w.rank = pair.rank AND w.due > ?1)) FROM pair"
+);
 pub(super) const CHUNK: &str = "SELECT start, data FROM chunk WHERE key = ?1";
 /// From the last chunk back; only the heads of rows are read.
 pub(super) const CHUNK_AT: &str = "SELECT key, start, data FROM chunk WHERE key >= ?1 AND key < ?2 AND start <= ?3 ORDER BY key DESC LIMIT 1";
@@ -158,6 +162,17 @@ impl Readers {
     pub(super) async fn next_due(&self) -> Result<Option<jiff::Timestamp>, StoreError> {
         self.with(async |connection| {
             let next: Option<i64> = sqlx::query_scalar(NEXT_DUE).fetch_one(connection).await?;
+            next.map(rows::time).transpose()
+        })
+        .await
+    }
+
+    pub(super) async fn next_due_after(&self, after: i64) -> Result<Option<jiff::Timestamp>, StoreError> {
+        self.with(async |connection| {
+            let next: Option<i64> = sqlx::query_scalar(NEXT_DUE_AFTER)
+                .bind(after)
+                .fetch_one(connection)
+                .await?;
             next.map(rows::time).transpose()
         })
         .await

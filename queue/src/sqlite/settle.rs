@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 
 use jiff::Timestamp;
-use sqlx::Row;
+use sqlx::{Row, sqlite::SqliteRow};
 use ulid::Ulid;
 
 use super::{
@@ -13,6 +13,12 @@ use super::{
     tx::{COLUMNS, Event, Recipient, Tx},
 };
 use crate::{Disposition, NewExchange, NewMessage, RecipientId, Settlement, Status, WaitReason};
+
+/// The most recipients that one call resumes.
+const RESUMED: i64 = 2048;
+/// The index's own condition stands beside: only so does SQLite see that the partial index fits.
+pub(super) const RESUME: &str = "SELECT r.id, r.message, r.status, r.due, r.attempts, r.reason, r.owner, r.exchange, r.remote, \
+    r.detail FROM recipient AS r WHERE r.status = 3 AND r.status IN (1, 3, 5, 6, 7) LIMIT ?1";
 
 const EXCHANGE: Table = Table {
     into: "exchange (id, message, gateway, digest, recipients, begun, until)",
@@ -297,7 +303,32 @@ pub(super) async fn recover(tx: &mut Tx<'_>, owner: &str, now: Timestamp) -> Res
     .bind(owner)
     .fetch_all(&mut *tx.connection)
     .await?;
-    for row in &leased {
+    let detail = format!("{owner} ended before it knew the outcome");
+    interrupted(tx, &leased, now, &detail)
+}
+
+/// Queues again at once some of what awaits a reply; the exchanges stay open.
+pub(super) async fn resume(tx: &mut Tx<'_>, now: Timestamp) -> Result<u64, sqlx::Error> {
+    tx.flush().await?;
+    let awaiting = sqlx::query(RESUME)
+        .bind(RESUMED)
+        .fetch_all(&mut *tx.connection)
+        .await?;
+    interrupted(
+        tx,
+        &awaiting,
+        now,
+        "started anew while a reply was awaited; the exchange is repeated",
+    )
+}
+
+fn interrupted(
+    tx: &mut Tx<'_>,
+    found: &[SqliteRow],
+    now: Timestamp,
+    detail: &str,
+) -> Result<u64, sqlx::Error> {
+    for row in found {
         let id = tx.remember(row)?;
         let message: i64 = row.try_get("message")?;
         tx.change(id, now, |recipient| {
@@ -311,9 +342,9 @@ pub(super) async fn recover(tx: &mut Tx<'_>, owner: &str, now: Timestamp) -> Res
             at: now,
             kind: "interrupted",
             remote: None,
-            detail: format!("{owner} ended before it knew the outcome"),
+            detail: detail.to_owned(),
         });
     }
-    tx.wake |= !leased.is_empty();
-    Ok(leased.len() as u64)
+    tx.wake |= !found.is_empty();
+    Ok(found.len() as u64)
 }

@@ -56,6 +56,7 @@ contract! {
     no_two_claims_get_the_same_recipient
     a_lease_ends
     what_awaits_comes_back_with_its_exchange
+    what_awaits_is_resumed_with_its_exchange
     each_recipient_has_its_own_outcome
     the_first_final_outcome_counts
     a_closed_exchange_is_not_repeated

@@ -43,6 +43,7 @@ pub(super) enum Command {
     Settle(Vec<Settlement>, Vec<NewMessage>),
     Begin(Vec<NewExchange>, Timestamp),
     Recover(String, Timestamp),
+    Resume(Timestamp),
     Operate(operate::Order),
     Claim(claim::Request),
     Purge(Timestamp, Timestamp),
@@ -502,6 +503,7 @@ async fn run_single(tx: &mut Tx<'_>, batch: &[Job], slots: &mut Slots) -> Result
     for (at, job) in batch.iter().enumerate() {
         let outcome = match &job.command {
             Command::Recover(owner, now) => Outcome::Count(Some(settle::recover(tx, owner, *now).await?)),
+            Command::Resume(now) => Outcome::Count(Some(settle::resume(tx, *now).await?)),
             Command::Operate(order) => Outcome::Count(operate::operate(tx, order).await?),
             Command::Claim(request) => Outcome::Claimed(claim::claim(tx, request).await?),
             Command::Purge(before, now) => Outcome::Count(Some(operate::purge(tx, *before, *now).await?)),

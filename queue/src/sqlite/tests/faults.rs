@@ -127,20 +127,25 @@ async fn a_damaged_file_is_named_and_nothing_panics() {
 }
 
 #[tokio::test]
-async fn a_row_that_makes_no_sense_is_named() {
+async fn a_row_that_makes_no_sense_stands_aside() {
     let folder = TempDir::new().unwrap();
     let store: Shared = store(&folder).await;
-    put(&store, vec![simple(1)]).await;
-    run(
-        &folder.path().join("queue.db"),
-        "UPDATE recipient SET argument = 'no address'",
-    )
-    .await;
-    let error = store.message(contract::id(1)).await.unwrap_err();
+    put(&store, (1..=3).map(simple).collect()).await;
+    let path = folder.path().join("queue.db");
+    run(&path, "UPDATE recipient SET argument = 'no address' WHERE id = 1").await;
+    run(&path, "UPDATE message SET sender = 'no path' WHERE seq = 2").await;
+    let claimed = claim(&store, "w", at(0), 10).await;
+    assert_eq!(ids(&claimed), [contract::id(3)]);
+    let view = store.message(contract::id(1)).await.unwrap().unwrap();
+    assert_eq!(view.recipients[0].address, "no address");
+    assert_eq!(view.recipients[0].status, crate::Status::Held);
     assert!(
-        matches!(&error, StoreError::Damaged { cause, .. } if cause.contains("no address")),
-        "{error}"
+        view.history
+            .last()
+            .is_some_and(|event| event.kind == "held" && event.detail.contains("no address"))
     );
+    assert_eq!(store.totals().await.unwrap().recipients["held"], 2);
+    contract::audit(&store).await;
 }
 
 #[tokio::test]

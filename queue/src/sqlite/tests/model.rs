@@ -200,6 +200,13 @@ impl Model {
         }
         let next = self.rows.values().filter_map(|row| row.1).min();
         assert_eq!(store.next_due().await.unwrap(), next.map(at));
+        let later = self
+            .rows
+            .values()
+            .filter_map(|row| row.1)
+            .filter(|due| *due > self.now)
+            .min();
+        assert_eq!(store.next_due_after(at(self.now)).await.unwrap(), later.map(at));
         audit(store).await;
     }
 }

@@ -3,7 +3,7 @@
 use sqlx::{AssertSqlSafe, Row};
 use tempfile::TempDir;
 
-use super::super::{claim, open, operate, read};
+use super::super::{claim, open, operate, read, settle, view};
 
 async fn plan(statement: &str) -> Vec<String> {
     let folder = TempDir::new().unwrap();
@@ -27,9 +27,11 @@ async fn no_statement_of_the_dispatch_scans_a_table() {
         claim::EXCHANGES,
         read::DUE,
         read::NEXT_DUE,
+        read::NEXT_DUE_AFTER,
         read::CHUNK,
         read::CHUNK_AT,
         operate::DONE,
+        settle::RESUME,
     ];
     for statement in statements {
         for step in plan(statement).await {
@@ -43,6 +45,24 @@ async fn no_statement_of_the_dispatch_scans_a_table() {
                 "{statement}: {step}"
             );
         }
+    }
+}
+
+#[tokio::test]
+async fn what_is_rare_is_listed_without_looking_at_the_rest() {
+    let listing = format!(
+        "SELECT m.sender FROM message AS m WHERE m.id > ?1{} ORDER BY m.id LIMIT ?5",
+        view::RARE
+    );
+    let steps = plan(&listing).await;
+    for wanted in [
+        "m USING INTEGER PRIMARY KEY (rowid=?)",
+        "r USING COVERING INDEX recipient_rare (status=?)",
+    ] {
+        assert!(
+            steps.iter().any(|step| step.contains(wanted)),
+            "{wanted} not in {steps:#?}"
+        );
     }
 }
 
