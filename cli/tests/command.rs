@@ -1,5 +1,5 @@
 //! The command as a process: exit codes, streams, and the demo as a whole.
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::unwrap_used, clippy::panic)]
 
 use std::{
     io::{Read, Write},
