@@ -81,19 +81,17 @@ pub(super) fn again(reply: &StoredReply) -> Response {
     response
 }
 
-/// 403 when the one transaction's sender was the reason, else 422 with the first reason's code.
+/// 422 with the first reason's code. Never 403, which says that the peer itself is not let in: it would hold back all of its
+/// mail for the sake of one sender.
 fn nothing_accepted(judged: &[Judged]) -> Problem {
     let first = judged
         .iter()
         .flat_map(|one| &one.recipients)
         .find_map(|recipient| recipient.refusal.clone());
     let (code, text) = first.unwrap_or((EnhancedCode::new(5, 5, 1), "there is no recipient".into()));
-    match judged {
-        [only] if only.sender_denied => Problem::forbidden(text).with_code(code),
-        _ => Problem::unprocessable(format!("no recipient was accepted: {text}"))
-            .of_kind("urn:lightpost:problem:no-recipient", "No recipient was accepted")
-            .with_code(code),
-    }
+    Problem::unprocessable(format!("no recipient was accepted: {text}"))
+        .of_kind("urn:lightpost:problem:no-recipient", "No recipient was accepted")
+        .with_code(code)
 }
 
 fn with_members(problem: Problem, judged: &[Judged]) -> Problem {
@@ -110,17 +108,19 @@ fn messages(judged: &[Judged]) -> Value {
         .collect()
 }
 
-/// Every recipient of every transaction, in order.
+/// The refused recipients of every transaction, in order. Those that were accepted are not listed, so that the answer to an
+/// object with many recipients stays short.
 fn recipients(judged: &[Judged]) -> Value {
     let mut list = Vec::new();
     for one in judged {
         for Decision { address, refusal } in &one.recipients {
-            let mut entry = json!({ "address": address, "status": "queued" });
-            if let (Some((code, text)), Some(entry)) = (refusal, entry.as_object_mut()) {
-                entry.insert("status".into(), "refused".into());
-                entry.insert("code".into(), code.to_string().into());
-                entry.insert("detail".into(), text.clone().into());
-            }
+            let Some((code, text)) = refusal else { continue };
+            let mut entry = json!({
+                "address": address,
+                "status": "refused",
+                "code": code.to_string(),
+                "detail": text,
+            });
             if let (true, Some(entry)) = (judged.len() > 1, entry.as_object_mut()) {
                 entry.insert("transaction".into(), one.number.into());
             }

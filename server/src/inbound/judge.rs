@@ -34,8 +34,6 @@ pub(super) struct Judged {
     pub(super) number: usize,
     /// The message that it became.
     pub(super) id: Option<Ulid>,
-    /// Whether its sender was the reason for refusing it.
-    pub(super) sender_denied: bool,
     /// Its recipients, the unreadable ones last.
     pub(super) recipients: Vec<Decision>,
 }
@@ -134,7 +132,6 @@ fn decide(transaction: &Transaction, peer: &Peer, accept: &Accept) -> Judged {
     Judged {
         number: transaction.number,
         id: None,
-        sender_denied: denied,
         recipients: known.chain(bad).collect(),
     }
 }
