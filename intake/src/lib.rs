@@ -7,6 +7,7 @@ pub mod fields;
 pub mod operator;
 pub mod problem;
 pub mod read;
+pub mod sha256;
 pub mod spool;
 pub mod transactions;
 
@@ -15,5 +16,6 @@ pub use drain::drained;
 pub use fields::{Digests, Encoding};
 pub use problem::{Place, Problem};
 pub use read::{BodyReader, ReadDigest, ReadError, ReadLimits};
+pub use sha256::Sha256;
 pub use spool::{Spool, SpoolError};
 pub use transactions::{BadRecipient, Batch, BatchError, BatchSettings, Transaction, receive};

@@ -8,10 +8,9 @@ use futures_util::StreamExt;
 use http::StatusCode;
 use lightpost_clock::Clock;
 use lightpost_mail::EnhancedCode;
-use sha2::{Digest, Sha256};
 use zstd::stream::raw::{DParameter, Decoder, Operation};
 
-use crate::{Digests, Encoding, Problem};
+use crate::{Digests, Encoding, Problem, Sha256};
 
 /// The largest zstd window as a power of two: 8 MiB, what RFC 9659 asks every receiver to take and no more.
 const WINDOW_LOG: u32 = 23;
@@ -127,8 +126,8 @@ impl BodyReader {
             ready: VecDeque::new(),
             wire: 0,
             octets: 0,
-            plain: Sha256::new(),
-            encoded: Sha256::new(),
+            plain: Sha256::default(),
+            encoded: Sha256::default(),
             failed: None,
             ended: false,
         })
@@ -210,10 +209,10 @@ impl BodyReader {
         if !self.ended || self.failed.is_some() {
             return None;
         }
-        let sha256: [u8; 32] = self.plain.clone().finalize().into();
+        let sha256: [u8; 32] = self.plain.clone().finish();
         let encoded_sha256 = match self.decoder {
             None => sha256,
-            Some(_) => self.encoded.clone().finalize().into(),
+            Some(_) => self.encoded.clone().finish(),
         };
         Some(ReadDigest {
             sha256,
@@ -331,7 +330,7 @@ mod tests {
             let chunks = sent.chunks(sent.len() / chunks + 1).map(<[u8]>::to_vec).collect();
             let (read, digest) = run(all(reader(chunks, encoding, 10_000_000))).unwrap();
             prop_assert!(read == body);
-            let (expected, wire): ([u8; 32], [u8; 32]) = (Sha256::digest(&body).into(), Sha256::digest(&sent).into());
+            let (expected, wire): ([u8; 32], [u8; 32]) = (Sha256::of(&body), Sha256::of(&sent));
             prop_assert_eq!(digest.sha256, expected);
             prop_assert_eq!(digest.encoded_sha256, wire);
         }

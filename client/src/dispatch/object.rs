@@ -7,6 +7,7 @@ use futures_util::{
     StreamExt,
     stream::{self, BoxStream},
 };
+use lightpost_intake::Sha256;
 use lightpost_mail::{
     Envelope,
     bsmtp::encode::{TAIL, head},
@@ -14,7 +15,6 @@ use lightpost_mail::{
 };
 use lightpost_queue::{BodyId, Store};
 use lightpost_transport::Object;
-use sha2::{Digest, Sha256};
 use zstd::stream::raw::{Encoder, Operation};
 
 use crate::config::Encoding;
@@ -64,7 +64,7 @@ async fn small(source: Source) -> io::Result<Ready> {
     while let Some(chunk) = plain.next().await {
         whole.extend_from_slice(&chunk?);
     }
-    let digest = Sha256::digest(&whole).into();
+    let digest = Sha256::of(&whole);
     let packed = if source.zstd {
         let packed = zstd::bulk::compress(&whole, LEVEL)?;
         (packed.len() < whole.len()).then_some(packed)
@@ -81,7 +81,7 @@ async fn small(source: Source) -> io::Result<Ready> {
 }
 
 async fn large(source: Source) -> io::Result<Ready> {
-    let mut hash = Sha256::new();
+    let mut hash = Sha256::default();
     let mut size = 0;
     let mut plain = source.plain();
     while let Some(chunk) = plain.next().await {
@@ -92,7 +92,7 @@ async fn large(source: Source) -> io::Result<Ready> {
     let zstd = source.zstd;
     Ok(Ready {
         object: Arc::new(Streamed { source, size }),
-        digest: hash.finalize().into(),
+        digest: hash.finish(),
         zstd,
     })
 }

@@ -11,8 +11,8 @@ use crate::{
     Enqueued, EventView, Filter, MessageView, OpenExchange, RecipientId, RecipientView, StoredReply, Totals,
 };
 
-/// The most messages in one listing.
-const LIMIT: usize = 1000;
+/// The most messages in one listing: a page of 1,000 and one to see whether there is more.
+const LIMIT: usize = 1001;
 
 const RECIPIENTS: &str = "SELECT r.id, r.message, r.argument, r.destination, r.status, r.reason, r.due, r.expires, \
     r.attempts, r.exchange, r.remote, r.detail \
