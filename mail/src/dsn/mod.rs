@@ -89,8 +89,32 @@ pub fn wanted(original: &Sender, recipient: &Recipient, action: Action) -> bool 
 /// It reports all of `recipients`; ask [`wanted`] for each beforehand.
 pub fn write(notification: &Notification<'_>) -> Option<(Recipient, Vec<u8>)> {
     let to = notification.original.path.address()?;
+    let message = compose(notification, to, notification.international());
+    Some((Recipient::new(to.clone()), message))
+}
+
+/// Writes a notification about a mail whose reverse-path is null, so that nobody but the postmaster can be told: a canonical
+/// message for the null reverse-path towards `postmaster`.
+///
+/// It reports all of `recipients`; ask [`concerns_postmaster`] for each beforehand.
+pub fn write_to_postmaster(notification: &Notification<'_>, postmaster: &Address) -> (Recipient, Vec<u8>) {
+    let international = notification.international() || !postmaster.is_ascii();
+    let message = compose(notification, postmaster, international);
+    (Recipient::new(postmaster.clone()), message)
+}
+
+/// Whether the postmaster has to hear that this recipient of `original` failed: nobody else is told, and this is no mail that
+/// cannot reach the postmaster.
+pub fn concerns_postmaster(original: &Sender, recipient: &Recipient, postmaster: &Address) -> bool {
+    let address = &recipient.address;
+    // `Postmaster` is the one local part whose case means nothing (RFC 5321 section 4.5.1); an operator's may differ as well.
+    let same = address.local_part().eq_ignore_ascii_case(postmaster.local_part())
+        && address.destination() == postmaster.destination();
+    original.path.is_null() && !same && recipient.parameters.notify != Some(Notify::Never)
+}
+
+fn compose(notification: &Notification<'_>, to: &Address, international: bool) -> Vec<u8> {
     let returned = Returned::new(notification);
-    let international = notification.international();
     let boundary = boundary(notification.id, returned.octets);
     let eight_bit = international || !returned.octets.is_ascii();
 
@@ -107,7 +131,7 @@ pub fn write(notification: &Notification<'_>) -> Option<(Recipient, Vec<u8>)> {
          MIME-Version: 1.0\r\n\
          Content-Type: multipart/report; report-type=delivery-status;\r\n boundary=\"{boundary}\"\r\n",
         from = notification.from,
-        subject = text::subject(notification.recipients),
+        subject = text::subject(notification),
         date = date::rfc5322(notification.now),
         id = token(notification.id),
         host = token(notification.reporting_mta),
@@ -145,7 +169,7 @@ pub fn write(notification: &Notification<'_>) -> Option<(Recipient, Vec<u8>)> {
         message.extend_from_slice(b"\r\n");
     }
     message.extend_from_slice(format!("\r\n--{boundary}--\r\n").as_bytes());
-    Some((Recipient::new(to.clone()), message))
+    message
 }
 
 const EIGHT_BIT: &str = "Content-Transfer-Encoding: 8bit\r\n";

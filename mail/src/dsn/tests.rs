@@ -151,6 +151,54 @@ fn a_null_reverse_path_gets_none() {
 }
 
 #[test]
+fn the_postmaster_hears_of_mail_without_a_sender() {
+    let original = Sender::new(crate::ReversePath::Null);
+    let failed = [status(
+        "<user@moon.example>",
+        Action::Failed,
+        "5.1.1",
+        "no such user",
+    )];
+    let postmaster = Address::parse("postmaster@gw.moon.example").unwrap();
+    let (to, message) = write_to_postmaster(
+        &Notification {
+            reporting_mta: "gw.moon.example",
+            from: &Address::parse("MAILER-DAEMON@gw.moon.example").unwrap(),
+            original: &original,
+            arrival: time("2026-11-22T04:00:00Z"),
+            recipients: &failed,
+            returned: b"Subject: Undelivered mail returned to sender\r\n\r\n",
+            returned_full: false,
+            now: time("2026-11-22T05:00:01Z"),
+            id: "01J9ZK5",
+        },
+        &postmaster,
+    );
+    assert_eq!(to.address, postmaster);
+    insta::assert_snapshot!(String::from_utf8(message).unwrap().replace("\r\n", "\n"));
+}
+
+#[test]
+fn the_postmaster_hears_of_nothing_else() {
+    let postmaster = Address::parse("postmaster@gw.moon.example").unwrap();
+    for (sender, recipient, expected) in [
+        ("<>", "<user@moon.example>", true),
+        ("<>", "<user@moon.example> NOTIFY=NEVER", false),
+        ("<a@b>", "<user@moon.example>", false),
+        ("<>", "<postmaster@gw.moon.example>", false),
+        ("<>", "<Postmaster@GW.moon.example>", false),
+        ("<>", "<postmaster@moon.example>", true),
+    ] {
+        let (sender, recipient) = (sender.parse().unwrap(), recipient.parse().unwrap());
+        assert_eq!(
+            concerns_postmaster(&sender, &recipient, &postmaster),
+            expected,
+            "{sender} {recipient}"
+        );
+    }
+}
+
+#[test]
 fn notify_decides() {
     use Action::{Delayed, Failed, Relayed};
     for (sender, recipient, expected) in [

@@ -8,9 +8,16 @@ use crate::date;
 /// Width to which the text is wrapped.
 const WIDTH: usize = 76;
 
+/// Why the postmaster gets it.
+const FOR_POSTMASTER: &str = "Such mail, mostly a notification itself, has nobody who could be told what became of it. You \
+                              get this report as the postmaster of this host; it is the last one about that mail.";
+
 /// What the notification is about, in a few words.
-pub(super) fn subject(recipients: &[RecipientStatus]) -> &'static str {
-    if any(recipients, Action::Failed) {
+pub(super) fn subject(notification: &Notification<'_>) -> &'static str {
+    let recipients = notification.recipients;
+    if notification.original.path.is_null() {
+        "Undeliverable mail without a sender"
+    } else if any(recipients, Action::Failed) {
         "Undelivered mail returned to sender"
     } else if any(recipients, Action::Delayed) {
         "Delayed mail (still being retried)"
@@ -26,19 +33,33 @@ fn any(recipients: &[RecipientStatus], action: Action) -> bool {
 pub(super) fn text(notification: &Notification<'_>, international: bool) -> String {
     let host = one_line(notification.reporting_mta, false);
     let arrival = date::rfc5322(notification.arrival);
+    let anonymous = notification.original.path.is_null();
+    let subject = if anonymous {
+        "a mail without a reverse-path"
+    } else {
+        "your mail"
+    };
     let mut out = String::new();
     wrap(
         &mut out,
         "",
         &format!(
-            "This is the mail system at host {host}. It reports on your mail that it accepted on {arrival}."
+            "This is the mail system at host {host}. It reports on {subject} that it accepted on {arrival}."
         ),
     );
+    if anonymous {
+        out.push_str("\r\n");
+        wrap(&mut out, "", FOR_POSTMASTER);
+    }
     for (action, introduction) in [
         (
             Action::Failed,
-            "Your mail could not be delivered to the following recipients. It is no longer tried; if it matters, \
-             please send it again once the cause is gone.",
+            if anonymous {
+                "It could not be delivered to the following recipients and is no longer tried."
+            } else {
+                "Your mail could not be delivered to the following recipients. It is no longer tried; if it matters, \
+                 please send it again once the cause is gone."
+            },
         ),
         (
             Action::Delayed,
