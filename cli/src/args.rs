@@ -95,9 +95,10 @@ Examples:
   lightpost submit -f '<a@earth.example> RET=HDRS ENVID=7' '<b@moon.example> NOTIFY=FAILURE,DELAY' < mail.eml
   lightpost submit --batch --socket /run/lightpost/ingest.sock < batch.bsmtp
 
-Postfix, master.cf:
-  lightpost unix - n n - 20 pipe flags=. user=nobody null_sender= eol=\\r\\n
-    argv=/usr/bin/lightpost submit --id ${queue_id} -f ${sender} -- ${recipient}";
+Postfix, master.cf (see deploy/mta/postfix):
+  lightpost unix - n n - 20 pipe flags=q user=lightpost null_sender= eol=\\r\\n
+    argv=/usr/bin/lightpost submit -f ${sender} -- ${recipient}
+  main.cf: lightpost_destination_recipient_limit = 1";
 const QUEUE: &str = "\
 Talks to the REST interface of the running program: the agent's [ingest] listener or the gateway's [admin] listener, found in --config.
 
