@@ -6,7 +6,9 @@ pub mod listener;
 pub mod profile;
 
 mod body;
+mod frames;
 mod reset;
 mod serving;
 mod session;
 mod streams;
+pub(crate) mod unidirectional;

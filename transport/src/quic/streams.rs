@@ -1,8 +1,9 @@
 //! Between h3 and quinn: request streams that never end cleanly unless they were finished.
 //!
-//! Three habits of the layers below would make half a mail look like a whole one, or bring a task down, and are cured here:
-//! quinn *finishes* a send stream that is dropped half-way; h3 0.0.8 takes the end of a stream inside a DATA frame
-//! for the end of the body when the last octets came earlier; and h3-quinn panics on `stop_sending` while a read is pending.
+//! Four habits of the layers below would make half a mail look like a whole one, bring a task down, or let a stranger fill the
+//! memory, and are cured here: quinn *finishes* a send stream that is dropped half-way; h3 0.0.8 takes the end of a stream
+//! inside a DATA frame for the end of the body when the last octets came earlier; h3-quinn panics on `stop_sending` while a
+//! read is pending; and h3 keeps frames of any length in memory (see [`super::frames`]).
 
 use std::task::{Context, Poll, ready};
 
@@ -12,35 +13,47 @@ use h3::{
     quic::{self, ConnectionErrorIncoming, StreamErrorIncoming, StreamId, WriteBuf},
 };
 
+use super::{
+    frames::{Excess, Frames},
+    unidirectional::Unidirectional,
+};
+
 /// A connection for h3.
-pub(crate) struct Connection(h3_quinn::Connection);
+pub(crate) struct Connection {
+    inner: h3_quinn::Connection,
+    quic: quinn::Connection,
+}
 
 impl Connection {
     pub(crate) fn new(connection: quinn::Connection) -> Self {
-        Self(h3_quinn::Connection::new(connection))
+        Self {
+            inner: h3_quinn::Connection::new(connection.clone()),
+            quic: connection,
+        }
     }
 }
 
 impl<B: Buf> quic::Connection<B> for Connection {
-    type RecvStream = h3_quinn::RecvStream;
+    type RecvStream = Unidirectional;
     type OpenStreams = Opener;
 
     fn poll_accept_recv(
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Result<Self::RecvStream, ConnectionErrorIncoming>> {
-        quic::Connection::<B>::poll_accept_recv(&mut self.0, cx)
+        let accepted = ready!(quic::Connection::<B>::poll_accept_recv(&mut self.inner, cx))?;
+        Poll::Ready(Ok(Unidirectional::new(accepted, self.quic.clone())))
     }
 
     fn poll_accept_bidi(
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Result<Self::BidiStream, ConnectionErrorIncoming>> {
-        quic::Connection::<B>::poll_accept_bidi(&mut self.0, cx).map_ok(Bidi::new)
+        quic::Connection::<B>::poll_accept_bidi(&mut self.inner, cx).map_ok(Bidi::new)
     }
 
     fn opener(&self) -> Opener {
-        Opener(quic::Connection::<B>::opener(&self.0))
+        Opener(quic::Connection::<B>::opener(&self.inner))
     }
 }
 
@@ -52,18 +65,18 @@ impl<B: Buf> quic::OpenStreams<B> for Connection {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Result<Self::BidiStream, StreamErrorIncoming>> {
-        quic::OpenStreams::<B>::poll_open_bidi(&mut self.0, cx).map_ok(Bidi::new)
+        quic::OpenStreams::<B>::poll_open_bidi(&mut self.inner, cx).map_ok(Bidi::new)
     }
 
     fn poll_open_send(
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Result<Self::SendStream, StreamErrorIncoming>> {
-        quic::OpenStreams::<B>::poll_open_send(&mut self.0, cx)
+        quic::OpenStreams::<B>::poll_open_send(&mut self.inner, cx)
     }
 
     fn close(&mut self, code: Code, reason: &[u8]) {
-        quic::OpenStreams::<B>::close(&mut self.0, code, reason);
+        quic::OpenStreams::<B>::close(&mut self.inner, code, reason);
     }
 }
 
@@ -113,6 +126,7 @@ impl<B: Buf> Bidi<B> {
                 inner: recv,
                 id,
                 frames: Frames::default(),
+                rest: Bytes::new(),
                 idle: true,
             },
         }
@@ -210,6 +224,8 @@ pub(crate) struct Receiving {
     inner: h3_quinn::RecvStream,
     id: StreamId,
     frames: Frames,
+    /// What was read and belongs to later pieces.
+    rest: Bytes,
     /// Whether no read is pending.
     idle: bool,
 }
@@ -219,19 +235,31 @@ pub(crate) struct Receiving {
 #[error("the stream ended in the middle of a frame")]
 struct Truncated;
 
+impl Receiving {
+    fn refuse(&mut self, excess: Excess) -> StreamErrorIncoming {
+        self.rest.clear();
+        quic::RecvStream::stop_sending(self, Code::H3_EXCESSIVE_LOAD.value());
+        StreamErrorIncoming::Unknown(Box::new(excess))
+    }
+}
+
 impl quic::RecvStream for Receiving {
     type Buf = Bytes;
 
     fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, StreamErrorIncoming>> {
-        let polled = self.inner.poll_data(cx);
-        self.idle = polled.is_ready();
-        match ready!(polled)? {
-            Some(data) => {
-                self.frames.feed(&data);
-                Poll::Ready(Ok(Some(data)))
+        loop {
+            match self.frames.next(&mut self.rest) {
+                Ok(Some(piece)) => return Poll::Ready(Ok(Some(piece))),
+                Ok(None) => {}
+                Err(excess) => return Poll::Ready(Err(self.refuse(excess))),
             }
-            None if self.frames.between() => Poll::Ready(Ok(None)),
-            None => Poll::Ready(Err(StreamErrorIncoming::Unknown(Box::new(Truncated)))),
+            let polled = self.inner.poll_data(cx);
+            self.idle = polled.is_ready();
+            match ready!(polled)? {
+                Some(data) => self.rest = data,
+                None if self.frames.between() => return Poll::Ready(Ok(None)),
+                None => return Poll::Ready(Err(StreamErrorIncoming::Unknown(Box::new(Truncated)))),
+            }
         }
     }
 
@@ -244,77 +272,5 @@ impl quic::RecvStream for Receiving {
 
     fn recv_id(&self) -> StreamId {
         self.id
-    }
-}
-
-/// Follows the frames of a request stream (RFC 9114 section 7.1: type and length as variable-length integers, payload).
-#[derive(Debug, Default)]
-struct Frames {
-    head: [u8; 16],
-    head_length: usize,
-    payload: u64,
-}
-
-impl Frames {
-    fn between(&self) -> bool {
-        self.head_length == 0 && self.payload == 0
-    }
-
-    fn feed(&mut self, mut data: &[u8]) {
-        while let Some(first) = data.first() {
-            if self.payload > 0 {
-                let taken = self.payload.min(data.len() as u64);
-                self.payload -= taken;
-                data = &data[taken as usize..];
-                continue;
-            }
-            self.head[self.head_length] = *first;
-            self.head_length += 1;
-            data = &data[1..];
-            if let Some(length) = self.length() {
-                self.payload = length;
-                self.head_length = 0;
-            }
-        }
-    }
-
-    /// The length field, once the head is whole.
-    fn length(&self) -> Option<u64> {
-        let kind = 1usize << (self.head[0] >> 6);
-        if self.head_length <= kind {
-            return None;
-        }
-        let octets = 1usize << (self.head[kind] >> 6);
-        if self.head_length < kind + octets {
-            return None;
-        }
-        let first = u64::from(self.head[kind] & 0x3f);
-        let rest = &self.head[kind + 1..kind + octets];
-        Some(
-            rest.iter()
-                .fold(first, |value, octet| value << 8 | u64::from(*octet)),
-        )
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_end_counts_only_between_frames() {
-        // HEADERS of 3 octets, DATA of 300 (two-octet length), an unknown frame with a four-octet type and no payload.
-        let mut stream = vec![1, 3, b'a', b'b', b'c', 0, 0x41, 0x2c];
-        stream.extend([7; 300]);
-        stream.extend([0x80, 0, 0x12, 0x34, 0]);
-        let ends = [5, 308, 313];
-        for chunk in [1, 2, 3, 7, 64, 313] {
-            let (mut frames, mut at) = (Frames::default(), 0);
-            for part in stream.chunks(chunk) {
-                frames.feed(part);
-                at += part.len();
-                assert_eq!(frames.between(), ends.contains(&at), "chunk {chunk}, at {at}");
-            }
-        }
     }
 }

@@ -87,7 +87,7 @@ async fn assert_broken(running: &mut Running) {
 }
 
 /// A connection without an HTTP/3 library on it, to say what no library says.
-async fn raw(papers: &Papers, port: u16) -> quinn::Connection {
+pub(super) async fn raw(papers: &Papers, port: u16) -> quinn::Connection {
     let tls = tls::quic_client(tls::client(Some(&papers.ca()), None, &[b"h3"]).unwrap());
     let crypto = QuicClientConfig::try_from(tls).unwrap();
     let config = quinn::ClientConfig::new(std::sync::Arc::new(crypto));
@@ -97,7 +97,7 @@ async fn raw(papers: &Papers, port: u16) -> quinn::Connection {
 }
 
 /// A HEADERS frame for a POST to `/echo` (RFC 9204: static table, literal values).
-fn headers(length: Option<&str>) -> Vec<u8> {
+pub(super) fn headers(length: Option<&str>) -> Vec<u8> {
     let mut block = vec![0, 0, 0xc0 | 20, 0xc0 | 23];
     let mut literal = |index: u8, value: &str| {
         block.extend([0x50 | index, value.len() as u8]);
