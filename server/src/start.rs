@@ -1,6 +1,14 @@
 //! Starting and stopping the gateway.
 
-use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    fs::Permissions,
+    io,
+    net::SocketAddr,
+    os::unix::fs::{FileTypeExt, PermissionsExt},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
 
 use axum::Router;
 use lightpost_clock::Clock;
@@ -71,7 +79,7 @@ impl Server {
         let admin = AdminListeners::bind(&config).await?;
 
         let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&config.database, clock.clone()).await?);
-        let interrupted = store.recover(&config.name, clock.now()).await?;
+        let interrupted = store.recover(onward::OWNER, clock.now()).await?;
         if interrupted > 0 {
             tracing::warn!(
                 recipients = interrupted,
@@ -254,16 +262,44 @@ fn admin_router(
     .method_not_allowed_fallback(operator::method_not_allowed)
 }
 
-/// Binds a Unix socket; one that a dead process left behind is replaced, one that answers is not.
+/// Binds a Unix socket for its owner and group; one that a dead process left behind is replaced, one that answers and what is
+/// no socket are not.
 async fn unix_listener(path: PathBuf) -> io::Result<UnixListener> {
-    match UnixListener::bind(&path) {
+    let listener = match UnixListener::bind(&path) {
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
-            if tokio::net::UnixStream::connect(&path).await.is_ok() {
+            let is_socket = tokio::fs::symlink_metadata(&path)
+                .await
+                .is_ok_and(|found| found.file_type().is_socket());
+            if !is_socket || tokio::net::UnixStream::connect(&path).await.is_ok() {
                 return Err(error);
             }
             tokio::fs::remove_file(&path).await?;
-            UnixListener::bind(&path)
+            UnixListener::bind(&path)?
         }
-        other => other,
+        other => other?,
+    };
+    tokio::fs::set_permissions(&path, Permissions::from_mode(0o660)).await?;
+    Ok(listener)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn only_a_dead_socket_is_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("admin.sock");
+        let first = unix_listener(path.clone()).await.unwrap();
+        let mode = std::fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o660);
+        assert!(unix_listener(path.clone()).await.is_err());
+        drop(first);
+        unix_listener(path).await.unwrap();
+
+        let precious = folder.path().join("precious");
+        std::fs::write(&precious, "text").unwrap();
+        assert!(unix_listener(precious.clone()).await.is_err());
+        assert_eq!(std::fs::read(precious).unwrap(), b"text");
     }
 }

@@ -40,7 +40,7 @@ pub struct Config {
     pub peers: Vec<Peer>,
     /// Where mail goes.
     pub onward: Onward,
-    /// Who is named as the author of notifications.
+    /// Who is named as the author of notifications, and hears of mail without a sender that cannot be delivered.
     pub postmaster: Address,
     /// Where an operator asks.
     pub admin: Option<Admin>,

@@ -14,6 +14,7 @@ use super::{
     line::Line,
     notify,
     outcome::{self, Attempt},
+    place::Place,
     settle::Outcome,
 };
 
@@ -25,6 +26,8 @@ pub(super) struct Job {
     pub(super) recipients: Vec<ClaimedRecipient>,
     /// The server.
     pub(super) line: Arc<Line>,
+    /// Held until the outcome is stored.
+    pub(super) place: Place,
 }
 
 /// Makes the attempt and passes its outcome on to be stored.
@@ -43,14 +46,14 @@ pub(super) async fn run(shared: Arc<Shared>, job: Job, outcomes: mpsc::Sender<Ou
     };
     let now = shared.clock.now();
     let server = job.line.relay.address.to_string();
-    let (settlements, statuses) = outcome::conclude(&job, &attempt, &server, now);
+    let (settlements, statuses) = outcome::conclude(&job, &attempt, &server, &shared.config.postmaster, now);
     let notification = if statuses.is_empty() {
         None
     } else {
-        notify::write(&shared, &job.message, statuses, now).await
+        Some(notify::write(&shared, &job.message, statuses, now).await)
     };
     let outcome = Outcome {
-        line: job.line,
+        place: job.place,
         settlements,
         notification,
     };
@@ -63,6 +66,7 @@ async fn attempt(shared: &Shared, job: &Job) -> Attempt {
         message,
         recipients,
         line,
+        ..
     } = job;
     if let Some(why) = line.is_down(shared.clock.now()) {
         return Attempt::Unreachable(why);

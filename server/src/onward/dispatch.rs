@@ -8,13 +8,15 @@ use tokio::sync::mpsc;
 use tokio_util::task::TaskTracker;
 
 use super::{
-    Shared,
+    OWNER, Shared,
     deliver::{self, Job},
+    place::Place,
     settle::Outcome,
 };
 
-/// A lease ends long after any delivery has. It matters to other processes only: our own leases end at our start.
-const LEASE: Duration = Duration::from_secs(6 * 3600);
+/// How long what was leased stays so if its outcome never comes (a delivery that panicked): our own leases end at our start, and
+/// what is in flight is not started twice whatever its lease says.
+const LEASE: Duration = Duration::from_secs(3600);
 /// The longest sleep, whatever the store says.
 const LONGEST: Duration = Duration::from_secs(30);
 /// The shortest sleep when nothing could be leased.
@@ -28,17 +30,17 @@ const PAUSE: Duration = Duration::from_secs(2);
 struct Look {
     /// Mails that were leased.
     leased: usize,
-    /// Whether something is due for a line that has no room.
+    /// Whether something is due for a line that has no room, or whose server is left alone.
     starved: bool,
 }
 
 /// Leases and starts deliveries until the stop.
-pub(super) async fn run(shared: Arc<Shared>, deliveries: TaskTracker, outcomes: mpsc::Sender<Outcome>) {
+pub(super) async fn run(shared: &Arc<Shared>, deliveries: &TaskTracker, outcomes: &mpsc::Sender<Outcome>) {
     while !shared.stop.is_cancelled() {
-        let pause = match look(&shared, &deliveries, &outcomes).await {
+        let pause = match look(shared, deliveries, outcomes).await {
             Ok(Look { leased: 1.., .. }) => continue,
             Ok(Look { starved: true, .. }) => STARVED,
-            Ok(_) => until_due(&shared).await,
+            Ok(_) => until_due(shared).await,
             Err(error) => {
                 tracing::error!(%error, "the inbox cannot be read");
                 PAUSE
@@ -68,14 +70,19 @@ async fn look(
         let Some(line) = shared.lines.get(shared.config.onward.choose(&destination)) else {
             continue;
         };
-        let limit = line.room();
+        let now = shared.clock.now();
+        // Mail for a server that is down is not touched: each lease and its end would be written to the disk for nothing.
+        let limit = if line.is_down(now).is_some() {
+            0
+        } else {
+            line.room()
+        };
         if limit == 0 {
             look.starved = true;
             continue;
         }
-        let now = shared.clock.now();
         let claim = Claim {
-            owner: &shared.config.name,
+            owner: OWNER,
             destination: &destination,
             now,
             until: add(now, LEASE),
@@ -119,8 +126,9 @@ fn begin(
         let Some(line) = shared.lines.get(line).cloned() else {
             continue;
         };
-        line.take();
+        let ids = recipients.iter().map(|recipient| recipient.id).collect();
         let job = Job {
+            place: Place::take(shared.clone(), line.clone(), ids),
             message: message.clone(),
             recipients,
             line,

@@ -18,6 +18,9 @@ use crate::config::Relay;
 
 /// Mails that are leased for each session: enough to keep it busy while outcomes are being stored.
 const AHEAD: usize = 8;
+/// Mails that are leased at most for a server that could not be reached before: the first of them finds out whether it can now, and
+/// those whose lifetime is over get their end.
+const PROBES: usize = 16;
 /// How long a server that could not be reached is left alone.
 const REST: Duration = Duration::from_secs(10);
 
@@ -47,7 +50,10 @@ impl Line {
 
     /// How many more mails may be leased.
     pub(super) fn room(&self) -> usize {
-        let most = self.relay.concurrency.saturating_mul(AHEAD);
+        let mut most = self.relay.concurrency.saturating_mul(AHEAD);
+        if self.down().is_some() {
+            most = most.min(PROBES);
+        }
         most.saturating_sub(self.leased.load(Ordering::Acquire))
     }
 

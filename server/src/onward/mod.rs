@@ -10,16 +10,19 @@ mod dispatch;
 mod line;
 mod notify;
 mod outcome;
+mod place;
 mod settle;
 #[cfg(test)]
 mod tests;
 
 use std::{
     collections::HashSet,
+    panic::AssertUnwindSafe,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
+use futures_util::FutureExt;
 use lightpost_clock::Clock;
 use lightpost_queue::{RecipientId, Store};
 use lightpost_transport::tls::TlsError;
@@ -32,8 +35,14 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use self::{line::Line, settle::Outcome};
 use crate::Config;
 
+/// Who leases from the inbox. Not the gateway's name: what a run leased under another name would wait for the lease's end.
+pub(crate) const OWNER: &str = "gateway";
+
 /// How long running deliveries may go on after the stop.
 const GRACE: Duration = Duration::from_secs(10);
+
+/// The pause before a stage goes on that panicked.
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// What the stages share.
 struct Shared {
@@ -85,13 +94,35 @@ pub(crate) fn start(config: Arc<Config>, store: Arc<dyn Store>, clock: Clock) ->
     });
     let deliveries = TaskTracker::new();
     let (outcomes, settled) = mpsc::channel::<Outcome>(1024);
-    let settler = tokio::spawn(settle::run(shared.clone(), settled));
-    let dispatcher = tokio::spawn(dispatch::run(shared.clone(), deliveries.clone(), outcomes));
+    let settler = tokio::spawn(settle(shared.clone(), settled));
+    let dispatcher = tokio::spawn(dispatch(shared.clone(), deliveries.clone(), outcomes));
     Ok(Onward {
         shared,
         deliveries,
         dispatcher,
         settler,
+    })
+}
+
+async fn settle(shared: Arc<Shared>, mut outcomes: mpsc::Receiver<Outcome>) {
+    while let Err(()) = survived("settler", settle::run(&shared, &mut outcomes)).await {
+        shared.clock.sleep(AGAIN).await;
+    }
+}
+
+async fn dispatch(shared: Arc<Shared>, deliveries: TaskTracker, outcomes: mpsc::Sender<Outcome>) {
+    while let Err(()) = survived("dispatcher", dispatch::run(&shared, &deliveries, &outcomes)).await {
+        shared.clock.sleep(AGAIN).await;
+    }
+}
+
+/// Runs a stage to its end. A stage that panics must not end unnoticed: mail would be accepted and never leave.
+async fn survived(stage: &'static str, run: impl Future<Output = ()>) -> Result<(), ()> {
+    AssertUnwindSafe(run).catch_unwind().await.map_err(|_| {
+        tracing::error!(
+            stage,
+            "an internal error; the stage goes on, its mail at hand waits for the end of its lease"
+        );
     })
 }
 

@@ -18,13 +18,14 @@ const WHOLE: u64 = 256 * 1024;
 /// The most of a header section that comes back.
 const HEADERS: usize = 64 * 1024;
 
-/// Writes the notification that reports `statuses`; it is stored together with the outcomes that it reports.
+/// Writes the notification that reports `statuses`, to the sender or, where there is none, to the postmaster; it is stored
+/// together with the outcomes that it reports.
 pub(super) async fn write(
     shared: &Shared,
     message: &ClaimedMessage,
     statuses: Vec<RecipientStatus>,
     now: Timestamp,
-) -> Option<NewMessage> {
+) -> NewMessage {
     let full = message.sender.parameters.ret == Some(Ret::Full) && message.facts.size <= WHOLE;
     let returned = returned(shared, message, full).await.unwrap_or_else(|error| {
         tracing::warn!(id = %message.id, %error, "a notification goes out without the original's header section");
@@ -42,7 +43,10 @@ pub(super) async fn write(
         now,
         id: &id.to_string(),
     };
-    let (recipient, octets) = dsn::write(&notification)?;
+    let (recipient, octets) = match dsn::write(&notification) {
+        Some(written) => written,
+        None => dsn::write_to_postmaster(&notification, &shared.config.postmaster),
+    };
     let mut machine = Canonicaliser::new(BareLineEnds::Normalise);
     let mut body = Vec::with_capacity(octets.len() + 2);
     // A normalising machine refuses nothing.
@@ -50,8 +54,8 @@ pub(super) async fn write(
     let facts = machine.finish(&mut body).unwrap_or_default();
     let relays = &shared.config.onward;
     let lifetime = relays.notify.as_ref().unwrap_or(&relays.local).policy.lifetime;
-    tracing::info!(id = %message.id, notification = %id, "the sender is notified");
-    Some(NewMessage {
+    tracing::info!(id = %message.id, notification = %id, to = %recipient.address, "a notification is written");
+    NewMessage {
         id,
         sender: Sender::new(ReversePath::Null),
         recipients: vec![NewRecipient {
@@ -67,7 +71,7 @@ pub(super) async fn write(
         origin_id: Some(message.id.to_string()),
         accepted: now,
         hold: None,
-    })
+    }
 }
 
 /// The original whole, or its header section.

@@ -2,8 +2,8 @@
 
 use jiff::Timestamp;
 use lightpost_mail::{
-    EnhancedCode,
-    dsn::{Action, RecipientStatus, wanted},
+    Address, EnhancedCode, Recipient,
+    dsn::{Action, RecipientStatus, concerns_postmaster, wanted},
 };
 use lightpost_queue::{ClaimedRecipient, Disposition, Settlement, WaitReason, schedule::Policy};
 use lightpost_smtp::send::{Delivery, RecipientOutcome};
@@ -12,6 +12,13 @@ use super::deliver::Job;
 
 /// The lifetime is over (RFC 3463: delivery time expired).
 const EXPIRED: EnhancedCode = EnhancedCode::new(4, 4, 7);
+
+/// Whether somebody hears of it: the sender who asked, or the postmaster where there is no sender.
+fn is_told(job: &Job, recipient: &Recipient, action: Action, postmaster: &Address) -> bool {
+    let sender = &job.message.sender;
+    wanted(sender, recipient, action)
+        || (action == Action::Failed && concerns_postmaster(sender, recipient, postmaster))
+}
 
 /// What an attempt brought.
 #[derive(Clone, Debug)]
@@ -27,11 +34,12 @@ pub(super) enum Attempt {
 /// A recipient's status and what a notification would say about it.
 type Verdict = (Disposition, String, Option<(Action, EnhancedCode)>);
 
-/// The next status of each recipient, and what the sender wants to hear.
+/// The next status of each recipient, and what the sender (or, without one, the `postmaster`) has to hear.
 pub(super) fn conclude(
     job: &Job,
     attempt: &Attempt,
     server: &str,
+    postmaster: &Address,
     now: Timestamp,
 ) -> (Vec<Settlement>, Vec<RecipientStatus>) {
     let policy = &job.line.relay.policy;
@@ -43,7 +51,7 @@ pub(super) fn conclude(
             _ => server,
         };
         if let Some((action, status)) = report
-            && wanted(&job.message.sender, &recipient.recipient, action)
+            && is_told(job, &recipient.recipient, action, postmaster)
         {
             statuses.push(RecipientStatus {
                 recipient: recipient.recipient.clone(),

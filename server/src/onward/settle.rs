@@ -1,11 +1,11 @@
 //! Storing outcomes, as many at once as there are.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use lightpost_queue::{NewMessage, Settlement};
 use tokio::sync::mpsc;
 
-use super::{Shared, line::Line};
+use super::{Shared, place::Place};
 
 /// Outcomes in one transaction.
 const BATCH: usize = 256;
@@ -15,8 +15,8 @@ const LONGEST: Duration = Duration::from_secs(30);
 
 /// What became of one delivery.
 pub(super) struct Outcome {
-    /// The line whose room it took.
-    pub(super) line: Arc<Line>,
+    /// The place that it took.
+    pub(super) place: Place,
     /// Its recipients' next status.
     pub(super) settlements: Vec<Settlement>,
     /// What the sender is told.
@@ -24,7 +24,7 @@ pub(super) struct Outcome {
 }
 
 /// Stores outcomes until every delivery has ended.
-pub(super) async fn run(shared: Arc<Shared>, mut outcomes: mpsc::Receiver<Outcome>) {
+pub(super) async fn run(shared: &Shared, outcomes: &mut mpsc::Receiver<Outcome>) {
     let mut batch = Vec::with_capacity(BATCH);
     while outcomes.recv_many(&mut batch, BATCH).await > 0 {
         let settlements: Vec<Settlement> = batch
@@ -35,22 +35,9 @@ pub(super) async fn run(shared: Arc<Shared>, mut outcomes: mpsc::Receiver<Outcom
             .iter_mut()
             .filter_map(|outcome| outcome.notification.take())
             .collect();
-        let recipients: Vec<_> = settlements
-            .iter()
-            .map(|settlement| settlement.recipient)
-            .collect();
-        store(&shared, settlements, notifications).await;
-        {
-            let mut flight = shared.flight();
-            for recipient in recipients {
-                flight.remove(&recipient);
-            }
-        }
-        for outcome in batch.drain(..) {
-            if outcome.line.give() {
-                shared.room.notify_one();
-            }
-        }
+        let places: Vec<Place> = batch.drain(..).map(|outcome| outcome.place).collect();
+        store(shared, settlements, notifications).await;
+        drop(places);
     }
 }
 

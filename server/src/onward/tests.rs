@@ -1,3 +1,5 @@
+mod scripted;
+
 use std::net::SocketAddr;
 
 use jiff::Timestamp;
@@ -13,13 +15,10 @@ use lightpost_queue::{
 };
 use lightpost_sim::sink::{Received, Sink, SinkOptions};
 use lightpost_smtp::send::Protocol;
-use tokio::{
-    io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
-    net::{TcpListener, TcpStream},
-    sync::mpsc,
-};
+use tokio::{net::TcpListener, sync::mpsc};
 use ulid::Ulid;
 
+use self::scripted::{Script, scripted};
 use super::*;
 
 /// Everything in these tests happens within this time or not at all.
@@ -224,9 +223,30 @@ async fn each_recipient_has_its_own_outcome_and_refusal_is_notified() {
 }
 
 #[tokio::test]
-async fn nobody_is_notified_about_a_notification() {
+async fn the_postmaster_is_told_of_mail_without_a_sender() {
     let sink = sink(Protocol::Smtp).await;
-    let mut world = World::new(&local(sink.address(), "smtp")).await;
+    let mut mails = sink.subscribe(10);
+    let servers = local(sink.address(), "smtp") + "postmaster = \"ops@moon.example\"\n";
+    let mut world = World::new(&servers).await;
+    world
+        .enqueue("", to(&["refuse@moon.example"]), world.later())
+        .await;
+    world.start();
+    let told = world.next(&mut mails).await;
+    assert!(told.sender.path.is_null());
+    assert_eq!(told.recipients, to(&["ops@moon.example"]));
+    let text = String::from_utf8_lossy(&told.body).into_owned();
+    assert!(
+        text.contains("refuse@moon.example") && text.contains("Subject: hello\r\n"),
+        "{text}"
+    );
+}
+
+#[tokio::test]
+async fn nobody_is_notified_about_a_notification_that_cannot_reach_the_postmaster() {
+    let sink = sink(Protocol::Smtp).await;
+    let servers = local(sink.address(), "smtp") + "postmaster = \"refuse@moon.example\"\n";
+    let mut world = World::new(&servers).await;
     let refused = world
         .enqueue("", to(&["refuse@moon.example"]), world.later())
         .await;
@@ -304,6 +324,57 @@ async fn mail_waits_while_the_server_is_down() {
     let sink = Sink::start(listener, SinkOptions::default(), world.clock.clone()).unwrap();
     world.until(id, all(Status::Delivered)).await;
     assert_eq!(sink.count(), 1);
+}
+
+#[tokio::test]
+async fn mail_for_a_server_that_is_down_is_not_touched() {
+    let sink = sink(Protocol::Smtp).await;
+    let servers = format!(
+        "{}[[onward]]\ndomain = \"far.moon.example\"\naddress = \"127.0.0.1:9\"\nretry_first = \"1h\"\nretry_longest = \"1h\"\n",
+        local(sink.address(), "smtp"),
+    );
+    let mut world = World::new(&servers).await;
+    world.start();
+    let far = world.onward.as_ref().unwrap().shared.lines[1].clone();
+    assert!(far.room() > 16);
+    far.failed(world.clock.now(), "nobody listens");
+    assert_eq!(far.room(), 16);
+    let waiting = world
+        .enqueue("a@earth.example", to(&["eve@far.moon.example"]), world.later())
+        .await;
+    for _ in 0..3 {
+        let near = world
+            .enqueue("a@earth.example", to(&["bob@moon.example"]), world.later())
+            .await;
+        world.until(near, all(Status::Delivered)).await;
+    }
+    let view = world.store.message(waiting).await.unwrap().unwrap();
+    assert_eq!(view.recipients[0].attempts, 0, "{view:#?}");
+    assert_eq!(view.recipients[0].status, Status::Queued);
+    far.works();
+    world
+        .until(waiting, |view| view.recipients[0].attempts == 1)
+        .await;
+}
+
+#[tokio::test]
+async fn a_place_is_given_back_whatever_ends_the_work() {
+    let sink = sink(Protocol::Smtp).await;
+    let mut world = World::new(&local(sink.address(), "smtp")).await;
+    world.start();
+    let shared = world.onward.as_ref().unwrap().shared.clone();
+    let line = shared.lines[0].clone();
+    let (room, recipient) = (line.room(), RecipientId(7));
+    shared.flight().insert(recipient);
+    let place = place::Place::take(shared.clone(), line.clone(), vec![recipient]);
+    assert_eq!(line.room(), room - 1);
+    let work = async move {
+        let _place = place;
+        panic!("as a delivery might");
+    };
+    assert_eq!(survived("test", work).await, Err(()));
+    assert_eq!(line.room(), room);
+    assert!(shared.flight().is_empty());
 }
 
 #[tokio::test]
@@ -385,18 +456,14 @@ async fn what_the_last_run_had_leased_is_delivered() {
         .enqueue("a@earth.example", to(&["bob@moon.example"]), world.later())
         .await;
     let claim = lightpost_queue::Claim {
-        owner: &world.config.name,
+        owner: OWNER,
         destination: "moon.example",
         now: world.clock.now(),
         until: world.later(),
         limit: 10,
     };
     assert_eq!(world.store.claim(claim).await.unwrap().len(), 1);
-    let again = world
-        .store
-        .recover(&world.config.name, world.clock.now())
-        .await
-        .unwrap();
+    let again = world.store.recover(OWNER, world.clock.now()).await.unwrap();
     assert_eq!(again, 1);
     world.start();
     world.until(id, all(Status::Delivered)).await;
@@ -473,72 +540,4 @@ async fn onward_rate() {
     );
     world.onward.take().unwrap().stop().await;
     assert_eq!(world.store.totals().await.unwrap().messages, 0);
-}
-
-/// How a scripted server treats one mail.
-struct Script {
-    /// Whether it hangs up behind the final dot.
-    cut: bool,
-}
-
-impl Script {
-    fn plain() -> Self {
-        Self { cut: false }
-    }
-    fn cut() -> Self {
-        Self { cut: true }
-    }
-}
-
-/// A server without any extension; tells each transaction as text.
-async fn scripted(scripts: Vec<Script>) -> (SocketAddr, mpsc::Receiver<String>) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let (sender, receiver) = mpsc::channel(10);
-    tokio::spawn(async move {
-        let mut scripts = scripts.into_iter();
-        while let Ok((stream, _)) = listener.accept().await {
-            // One connection at a time is all that these tests make.
-            let _ = converse(stream, &mut scripts, &sender).await;
-        }
-    });
-    (address, receiver)
-}
-
-async fn converse(
-    stream: TcpStream,
-    scripts: &mut impl Iterator<Item = Script>,
-    seen: &mpsc::Sender<String>,
-) -> std::io::Result<()> {
-    let (reader, mut writer) = stream.into_split();
-    let mut lines = BufReader::new(reader).lines();
-    writer.write_all(b"220 old.example\r\n").await?;
-    let (mut text, mut data) = (String::new(), false);
-    while let Some(line) = lines.next_line().await? {
-        if !line.starts_with("HELO") && !line.starts_with("EHLO") {
-            text.push_str(&line);
-            text.push('\n');
-        }
-        let reply = match line.as_str() {
-            "." if data => {
-                data = false;
-                let script = scripts.next().unwrap_or(Script::plain());
-                let _ = seen.send(std::mem::take(&mut text)).await;
-                if script.cut {
-                    return Ok(());
-                }
-                "250 taken"
-            }
-            _ if data => continue,
-            "DATA" => {
-                data = true;
-                "354 go on"
-            }
-            line if line.starts_with("EHLO") => "502 what?",
-            "QUIT" => return writer.write_all(b"221 bye\r\n").await,
-            _ => "250 fine",
-        };
-        writer.write_all(format!("{reply}\r\n").as_bytes()).await?;
-    }
-    Ok(())
 }
