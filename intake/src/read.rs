@@ -52,13 +52,16 @@ impl From<ReadError> for Problem {
             ReadError::Idle(_) => Self::new(StatusCode::REQUEST_TIMEOUT, error.to_string())
                 .with_code(EnhancedCode::new(4, 4, 2)),
             ReadError::TooLarge(limit) => Self::too_large("the body", limit),
-            ReadError::Broken(_) => Self::bad_request(error.to_string()),
+            // Neither speaks against the mail: the same request is fine when it arrives as it was sent. 400 would return it.
+            ReadError::Broken(_) => Self::new(StatusCode::REQUEST_TIMEOUT, error.to_string())
+                .of_kind("urn:lightpost:problem:incomplete", "Incomplete request")
+                .with_code(EnhancedCode::new(4, 4, 2)),
             ReadError::Encoding(_) => {
                 Self::bad_request(error.to_string()).with_code(EnhancedCode::new(5, 6, 0))
             }
-            ReadError::Digest(_) => Self::bad_request(error.to_string())
+            ReadError::Digest(_) => Self::new(StatusCode::REQUEST_TIMEOUT, error.to_string())
                 .of_kind("urn:lightpost:problem:digest-mismatch", "Digest mismatch")
-                .with_code(EnhancedCode::new(5, 6, 0)),
+                .with_code(EnhancedCode::new(4, 6, 0)),
         }
     }
 }

@@ -8,8 +8,9 @@ mod tests;
 
 use std::sync::Arc;
 
+use http::StatusCode;
 use lightpost_mail::{
-    Envelope,
+    EnhancedCode, Envelope,
     bsmtp::decode::{DecodeError, Decoder, Event, Limits, LineEnds},
     envelope::ArgumentError,
     lines::{BareLineEnds, BodyFacts, Canonicaliser},
@@ -26,6 +27,9 @@ use crate::{
 const HEADERS: usize = 64 * 1024;
 /// Octets of finished bodies that one object may keep in memory; further ones go to the store even if small.
 const INLINE: usize = 4 * CHUNK;
+/// Recipients of one object at most, as a multiple of those of one transaction: each of them costs memory and a row, and
+/// a compressed object names many of them in few octets.
+const CROWD: usize = 10;
 /// Hops after which a mail runs in circles. Peers refuse at 30 to 100.
 const MOST_HOPS: usize = 50;
 
@@ -68,6 +72,9 @@ pub enum BatchError {
     /// It is not Batch SMTP.
     #[error(transparent)]
     Decode(#[from] DecodeError),
+    /// All of its transactions together have too many recipients.
+    #[error("the object has more than {0} recipients; send the rest as another one")]
+    Recipients(usize),
     /// It did not arrive whole.
     #[error(transparent)]
     Read(#[from] ReadError),
@@ -80,6 +87,8 @@ impl From<BatchError> for Problem {
     fn from(error: BatchError) -> Self {
         match error {
             BatchError::Decode(error) => error.into(),
+            BatchError::Recipients(_) => Self::new(StatusCode::PAYLOAD_TOO_LARGE, error.to_string())
+                .with_code(EnhancedCode::new(5, 5, 3)),
             BatchError::Read(error) => error.into(),
             BatchError::Spool(error) => error.into(),
         }
@@ -91,7 +100,8 @@ impl From<BatchError> for Problem {
 pub struct Batch {
     /// The transactions that were complete, in order.
     pub transactions: Vec<Transaction>,
-    /// Why there may be more that were not. After [`BatchError::Decode`] the rest of the object was read for its digest.
+    /// Why there may be more that were not. After [`BatchError::Decode`] and [`BatchError::Recipients`] the rest of the object
+    /// was read for its digest.
     pub error: Option<BatchError>,
     /// The digest of the whole object; `None` when it did not arrive whole.
     pub digest: Option<ReadDigest>,
@@ -131,6 +141,7 @@ pub async fn receive(
         prefix,
         done: Vec::new(),
         current: None,
+        recipients: 0,
         inline: INLINE,
     };
     let error = work.run(reader).await.err();
@@ -139,7 +150,7 @@ pub async fn receive(
     {
         spool.abort().await;
     }
-    if matches!(error, Some(BatchError::Decode(_))) {
+    if matches!(error, Some(BatchError::Decode(_) | BatchError::Recipients(_))) {
         // The digest identifies the request; a body that does not even arrive has none.
         if let Err(later) = reader.drain().await {
             tracing::debug!(%later, "the rest of a faulty object did not arrive");
@@ -158,6 +169,8 @@ struct Work<'a, P> {
     prefix: P,
     done: Vec<Transaction>,
     current: Option<Current>,
+    /// Recipients so far, refused ones included.
+    recipients: usize,
     /// Octets that finished bodies may still keep in memory.
     inline: usize,
 }
@@ -195,6 +208,7 @@ impl<P: Fn(&Envelope) -> Option<String> + Send> Work<'_, P> {
                     argument,
                     error,
                 } => {
+                    self.count(1)?;
                     if let Some(current) = &mut self.current {
                         current.bad.push(BadRecipient {
                             line,
@@ -215,7 +229,17 @@ impl<P: Fn(&Envelope) -> Option<String> + Send> Work<'_, P> {
         Ok(())
     }
 
+    fn count(&mut self, recipients: usize) -> Result<(), BatchError> {
+        let most = self.settings.limits.recipients.saturating_mul(CROWD);
+        self.recipients += recipients;
+        if self.recipients > most {
+            return Err(BatchError::Recipients(most));
+        }
+        Ok(())
+    }
+
     async fn begin(&mut self, envelope: Envelope) -> Result<(), BatchError> {
+        self.count(envelope.recipients.len())?;
         let prefix = (self.prefix)(&envelope);
         let mut current = Current {
             envelope,

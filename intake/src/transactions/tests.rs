@@ -120,6 +120,22 @@ async fn large_bodies_and_many_small_ones_go_to_the_store() {
     assert!(batch.transactions.is_empty());
 }
 
+#[tokio::test]
+async fn an_object_has_a_bounded_number_of_recipients() {
+    let limits = Limits {
+        recipients: 2,
+        ..Limits::default()
+    };
+    let two = transaction("a@b.example", "x\r\n").replace("DATA", "RCPT TO:<no address>\r\nDATA");
+    let (_folder, batch) = read(&two.repeat(10), LineEnds::Crlf, limits).await;
+    assert!(batch.error.is_none(), "{:?}", batch.error);
+    let (_folder, batch) = read(&two.repeat(11), LineEnds::Crlf, limits).await;
+    assert_eq!(batch.transactions.len(), 10);
+    let problem = Problem::from(batch.error.unwrap());
+    assert_eq!(problem.status, 413);
+    assert_eq!(problem.code.unwrap().to_string(), "5.5.3");
+}
+
 #[test]
 fn our_own_name_counts_double() {
     assert!(!is_loop(Hops { received: 50, own: 0 }));

@@ -23,7 +23,8 @@ pub struct Accept {
     pub concurrency: usize,
     /// How long an object may stand still on its way in.
     pub idle: Duration,
-    /// How long an exchange is remembered, so that its repeat is known.
+    /// How long an exchange is remembered, so that its repeat is known: longer than any peer's lifetime of mail. It is
+    /// remembered under the [`Peer`]'s name; a peer that gets another name while repeats are on their way may deliver twice.
     pub remember: Duration,
 }
 
@@ -62,8 +63,10 @@ pub(super) fn read(section: &Section<'_>, paths: &[lightpost_transport::Path]) -
         .max()
         .unwrap_or_default();
     let idle = section.get_or("idle", silence.mul_f64(1.25) + Duration::from_secs(60));
-    // A sender tries for days and may be cut off for several outages before its last repeat gets through.
-    let remember = section.get_or("remember", DAY * 10 + silence * 10);
+    // A sender tries for days and may be cut off for several outages before its last repeat gets through. Where nothing is known of
+    // its path, it may try for a month.
+    let days = if paths.is_empty() { 35 } else { 10 };
+    let remember = section.get_or("remember", DAY * days + silence * 10);
     Some(Accept {
         max_message,
         max_object,

@@ -10,7 +10,7 @@ mod peer;
 #[cfg(test)]
 mod tests;
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use axum::{
     Router,
@@ -54,13 +54,23 @@ pub(crate) struct Inbound {
     store: Arc<dyn Store>,
     clock: Clock,
     room: Semaphore,
+    /// What of the room each peer may take, by its name: a slow one must not shut out the others.
+    shares: HashMap<String, Semaphore>,
 }
 
 /// The router that every transport feeds.
 pub(crate) fn router(config: Arc<Config>, store: Arc<dyn Store>, clock: Clock) -> Router {
     let endpoint = config.listen.endpoint.clone();
+    let room = config.accept.concurrency.min(Semaphore::MAX_PERMITS);
+    let share = if config.peers.len() > 1 {
+        room.div_ceil(2)
+    } else {
+        room
+    };
+    let names = config.peers.iter().map(|peer| peer.name.clone());
     let inbound = Inbound {
-        room: Semaphore::new(config.accept.concurrency.min(Semaphore::MAX_PERMITS)),
+        room: Semaphore::new(room),
+        shares: names.map(|name| (name, Semaphore::new(share))).collect(),
         config,
         store,
         clock: clock.clone(),
@@ -113,10 +123,14 @@ impl Inbound {
         if let Some(response) = self.known(&heading).await? {
             return Ok(response);
         }
-        let _room = self
-            .room
-            .try_acquire()
-            .map_err(|_| Problem::too_many("too many objects arrive at once", BUSY))?;
+        let share = self
+            .shares
+            .get(&peer.name)
+            .map(Semaphore::try_acquire)
+            .transpose();
+        let (Ok(_share), Ok(_room)) = (share, self.room.try_acquire()) else {
+            return Err(Problem::too_many("too many objects arrive at once", BUSY));
+        };
         let limits = ReadLimits {
             octets: self.config.accept.max_object,
             idle: self.config.accept.idle,
@@ -257,7 +271,7 @@ impl Inbound {
 /// could not be stored.
 fn sound(batch: &Batch, claimed: &Digests) -> Result<[u8; 32], Problem> {
     match &batch.error {
-        None | Some(BatchError::Decode(_)) => {}
+        None | Some(BatchError::Decode(_) | BatchError::Recipients(_)) => {}
         Some(error) => return Err(error.clone().into()),
     }
     let Some(digest) = batch.digest else {

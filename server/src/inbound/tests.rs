@@ -23,6 +23,7 @@ client_trust = "cert.pem"
 [accept]
 domains = ["moon.example", "*.moon.example"]
 max_message = "1MB"
+concurrency = 4
 [[peer]]
 name = "relay.earth.example"
 token = "relay.token"
@@ -271,9 +272,9 @@ async fn what_is_not_what_was_sent_is_not_stored() {
     ]);
     let bomb = zstd::encode_all(&vec![b'x'; 60_000_000][..], 3).unwrap();
     for (request, status) in [
-        (request(small(), &[("unencoded-digest", &wrong)]), 400),
-        (request(small(), &[("repr-digest", &wrong)]), 400),
-        (request(Body::from_stream(broken), &[]), 400),
+        (request(small(), &[("unencoded-digest", &wrong)]), 408),
+        (request(small(), &[("repr-digest", &wrong)]), 408),
+        (request(Body::from_stream(broken), &[]), 408),
         (request(bomb, &[("content-encoding", "zstd")]), 413),
         (request(small(), &[("content-encoding", "zstd")]), 400),
         (request(small(), &[("content-encoding", "gzip")]), 415),
@@ -355,6 +356,37 @@ async fn who_is_refused_over_http2_can_send_a_small_object_to_its_end() {
     *request.version_mut() = http::Version::HTTP_2;
     assert_eq!(world.send(request).await.status, StatusCode::FORBIDDEN);
     assert!(read.load(std::sync::atomic::Ordering::Relaxed));
+}
+
+#[tokio::test]
+async fn a_slow_peer_leaves_room_for_the_others() {
+    let world = World::new().await;
+    let begun = Arc::new(Semaphore::new(0));
+    let silent = || {
+        let begun = begun.clone();
+        let chunks = futures_util::stream::once(async move {
+            begun.add_permits(1);
+            std::future::pending::<std::io::Result<bytes::Bytes>>().await
+        });
+        Body::from_stream(chunks)
+    };
+    let mut slow = tokio::task::JoinSet::new();
+    for _ in 0..2 {
+        let mut request = request(silent(), &[]);
+        *request.version_mut() = http::Version::HTTP_3;
+        slow.spawn(world.router.clone().oneshot(request));
+    }
+    let both = begun.acquire_many(2);
+    let _both = Clock::system()
+        .timeout(Duration::from_secs(20), both)
+        .await
+        .unwrap()
+        .unwrap();
+    let answer = world.send(request(small(), &[])).await;
+    assert_eq!(answer.status, StatusCode::TOO_MANY_REQUESTS);
+    let other = small().replace("alice@earth", "alice@only");
+    let answer = world.send(from_peer("narrow.earth.example", other, &[])).await;
+    assert_eq!(answer.status, StatusCode::ACCEPTED, "{answer:?}");
 }
 
 #[tokio::test]
