@@ -1,6 +1,7 @@
 //! Carries one exchange. A transport knows nothing of mail; on the gateway every transport feeds the same router.
 
 pub mod exchange;
+mod gate;
 pub mod path;
 pub mod quic;
 pub mod tls;

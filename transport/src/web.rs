@@ -23,9 +23,13 @@ use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt;
 
-use crate::{Carrier, PeerIdentity, tls};
+use crate::{
+    Carrier, PeerIdentity,
+    gate::{Gate, Limits, Seat},
+    tls,
+};
 
-/// Connections at once; more wait to be accepted.
+/// Connections at once without TLS; more wait to be accepted.
 const CONNECTIONS: usize = 4096;
 /// Requests at once on an HTTP/2 connection.
 const STREAMS: u32 = 256;
@@ -35,6 +39,8 @@ const HEADER_LIMIT: u32 = 64 << 10;
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// How long the header fields of an HTTP/1.1 request may take, and how long a connection may stay unused.
 const HEADERS: Duration = Duration::from_secs(30);
+/// How long a stranger's connection may stay unused, and then take to end.
+const UNUSED: Duration = Duration::from_secs(60);
 /// How often an HTTP/2 peer is asked whether it is still there.
 const PING: Duration = Duration::from_secs(60);
 /// How long running requests may take after the stop.
@@ -50,22 +56,27 @@ pub async fn serve_tls(
     clock: Clock,
     stop: CancellationToken,
 ) {
-    let mut config = (*tls).clone();
+    let house = House::new(router, clock, stop, true);
+    serve_house(listener, &tls, house, Limits::default()).await;
+}
+
+async fn serve_house(listener: TcpListener, tls: &rustls::ServerConfig, house: House, limits: Limits) {
+    let mut config = tls.clone();
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     let acceptor = TlsAcceptor::from(Arc::new(config));
-    let house = House::new(router, clock, stop, true);
-    while let Some((permit, (stream, address))) = house.accept(|| listener.accept()).await {
-        let (house_of, acceptor) = (house.clone(), acceptor.clone());
+    let gate = Gate::new(limits);
+    while let Some((stream, address)) = house.accept(|| listener.accept()).await {
+        // Whoever gets here has a real address: nobody completes TCP's handshake with a forged one.
+        let Some(seat) = gate.enter(address, true) else {
+            tracing::debug!(%address, "too many connections; refused");
+            continue;
+        };
+        let (house_of, acceptor, seat) = (house.clone(), acceptor.clone(), Arc::new(seat));
         house.tasks.spawn(async move {
-            let _permit = permit;
-            let _ = stream.set_nodelay(true);
-            match house_of.clock.timeout(HANDSHAKE, acceptor.accept(stream)).await {
-                Ok(Ok(stream)) => {
-                    let peer = identity(&stream, address);
-                    house_of.serve(stream, peer).await;
-                }
-                Ok(Err(error)) => tracing::debug!(%address, %error, "TLS handshake failed"),
-                Err(_) => tracing::debug!(%address, "no TLS handshake in time"),
+            let serving = house_of.serve_tls(stream, address, &acceptor, &seat);
+            tokio::select! {
+                () = serving => {}
+                () = seat.evicted() => tracing::debug!(%address, "others need the place"),
             }
         });
     }
@@ -88,13 +99,13 @@ pub async fn serve_plain(listener: Plain, router: Router, clock: Clock, stop: Ca
     let local = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     match listener {
         Plain::Tcp(listener) => {
-            while let Some((permit, (stream, address))) = house.accept(|| listener.accept()).await {
+            while let Some((permit, (stream, address))) = house.accept_one(|| listener.accept()).await {
                 let _ = stream.set_nodelay(true);
                 house.spawn_plain(permit, stream, address);
             }
         }
         Plain::Unix(listener) => {
-            while let Some((permit, (stream, _))) = house.accept(|| listener.accept()).await {
+            while let Some((permit, (stream, _))) = house.accept_one(|| listener.accept()).await {
                 house.spawn_plain(permit, stream, local);
             }
         }
@@ -109,6 +120,7 @@ struct House {
     clock: Clock,
     stop: CancellationToken,
     builder: Builder<TokioExecutor>,
+    longest_unused: Duration,
     connections: Arc<Semaphore>,
     tasks: TaskTracker,
 }
@@ -137,21 +149,21 @@ impl House {
             clock,
             stop,
             builder,
+            longest_unused: UNUSED,
             connections: Arc::new(Semaphore::new(CONNECTIONS)),
             tasks: TaskTracker::new(),
         }
     }
 
-    /// The next connection with its permit; `None` after the stop.
-    async fn accept<S, F>(&self, mut next: impl FnMut() -> F) -> Option<(OwnedSemaphorePermit, S)>
+    /// The next connection; `None` after the stop.
+    async fn accept<S, F>(&self, mut next: impl FnMut() -> F) -> Option<S>
     where
         F: Future<Output = std::io::Result<S>>,
     {
         let accepting = async {
-            let permit = self.connections.clone().acquire_owned().await.ok()?;
             loop {
                 match next().await {
-                    Ok(accepted) => return Some((permit, accepted)),
+                    Ok(accepted) => return accepted,
                     Err(error) => {
                         tracing::warn!(%error, "a connection could not be accepted");
                         self.clock.sleep(PAUSE).await;
@@ -161,7 +173,42 @@ impl House {
         };
         tokio::select! {
             () = self.stop.cancelled() => None,
-            accepted = accepting => accepted,
+            accepted = accepting => Some(accepted),
+        }
+    }
+
+    /// The next connection, when there is room for one; `None` after the stop.
+    async fn accept_one<S, F>(&self, next: impl FnMut() -> F) -> Option<(OwnedSemaphorePermit, S)>
+    where
+        F: Future<Output = std::io::Result<S>>,
+    {
+        let permit = tokio::select! {
+            () = self.stop.cancelled() => None,
+            permit = self.connections.clone().acquire_owned() => permit.ok(),
+        };
+        Some((permit?, self.accept(next).await?))
+    }
+
+    /// Serves a connection from its TLS handshake to its end.
+    async fn serve_tls(
+        &self,
+        stream: TcpStream,
+        address: SocketAddr,
+        acceptor: &TlsAcceptor,
+        seat: &Arc<Seat>,
+    ) {
+        let _ = stream.set_nodelay(true);
+        match self.clock.timeout(HANDSHAKE, acceptor.accept(stream)).await {
+            Ok(Ok(stream)) => {
+                seat.connected();
+                let peer = identity(&stream, address);
+                if !peer.names.is_empty() {
+                    seat.prove();
+                }
+                self.serve(stream, peer, Some(seat)).await;
+            }
+            Ok(Err(error)) => tracing::debug!(%address, %error, "TLS handshake failed"),
+            Err(_) => tracing::debug!(%address, "no TLS handshake in time"),
         }
     }
 
@@ -177,23 +224,34 @@ impl House {
                 address,
                 carrier: Carrier::Http1,
             };
-            house.serve(stream, peer).await;
+            house.serve(stream, peer, None).await;
         });
     }
 
     /// Serves a connection to its end; after the stop, the requests that run.
-    async fn serve<S>(&self, stream: S, peer: PeerIdentity)
+    async fn serve<S>(&self, stream: S, peer: PeerIdentity, seat: Option<&Arc<Seat>>)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let address = peer.address;
-        let router = self.router.clone();
+        let (router, held) = (self.router.clone(), seat.cloned());
         let service = hyper::service::service_fn(move |mut request: http::Request<Incoming>| {
             request.extensions_mut().insert(peer.clone());
-            router.clone().oneshot(request.map(Body::new))
+            let (answering, seat) = (router.clone().oneshot(request.map(Body::new)), held.clone());
+            async move {
+                let _working = seat.as_ref().map(Seat::begin);
+                let answer = answering.await;
+                if let (Some(seat), Ok(answer)) = (seat, &answer)
+                    && answer.status().is_success()
+                {
+                    seat.prove();
+                }
+                answer
+            }
         });
         let mut connection = pin!(self.builder.serve_connection(TokioIo::new(stream), service));
-        let mut stopping = false;
+        let mut unused = pin!(self.unused(seat));
+        let (mut stopping, mut leaving) = (false, false);
         let ended = loop {
             tokio::select! {
                 ended = &mut connection => break ended,
@@ -201,10 +259,27 @@ impl House {
                     stopping = true;
                     connection.as_mut().graceful_shutdown();
                 }
+                () = &mut unused => {
+                    // A peer that does not go when it is told to is cut off.
+                    if leaving {
+                        break Ok(());
+                    }
+                    leaving = true;
+                    connection.as_mut().graceful_shutdown();
+                    unused.set(self.unused(seat));
+                }
             }
         };
         if let Err(error) = ended {
             tracing::debug!(%address, %error, "connection ended");
+        }
+    }
+
+    /// Ends when a stranger's connection serves nothing for a while.
+    async fn unused(&self, seat: Option<&Arc<Seat>>) {
+        match seat {
+            Some(seat) => seat.unused(&self.clock, self.longest_unused).await,
+            None => std::future::pending().await,
         }
     }
 
@@ -224,5 +299,23 @@ fn identity(stream: &TlsStream<TcpStream>, address: SocketAddr) -> PeerIdentity 
             Some(b"h2") => Carrier::Http2,
             _ => Carrier::Http1,
         },
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// As [`serve_tls`], with other limits.
+    pub(crate) async fn serve_tls_within(
+        (limits, longest_unused): (Limits, Duration),
+        listener: TcpListener,
+        tls: Arc<rustls::ServerConfig>,
+        router: Router,
+        stop: CancellationToken,
+    ) {
+        let mut house = House::new(router, Clock::system(), stop, true);
+        house.longest_unused = longest_unused;
+        serve_house(listener, &tls, house, limits).await;
     }
 }

@@ -2,6 +2,10 @@
 
 use std::{
     pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     task::{Context, Poll, ready},
 };
 
@@ -18,6 +22,8 @@ pub(crate) struct RequestBody {
     announced: Option<u64>,
     received: u64,
     stage: Stage,
+    /// Octets of all bodies on the connection that were handed on.
+    read: Arc<AtomicU64>,
 }
 
 enum Stage {
@@ -35,12 +41,17 @@ struct WrongLength {
 }
 
 impl RequestBody {
-    pub(crate) fn new(stream: RequestStream<Receiving, Bytes>, announced: Option<u64>) -> Self {
+    pub(crate) fn new(
+        stream: RequestStream<Receiving, Bytes>,
+        announced: Option<u64>,
+        read: Arc<AtomicU64>,
+    ) -> Self {
         Self {
             stream,
             announced,
             received: 0,
             stage: Stage::Data,
+            read,
         }
     }
 
@@ -71,6 +82,7 @@ impl http_body::Body for RequestBody {
             match received {
                 Ok(Some(part)) => {
                     body.received += part.len() as u64;
+                    body.read.fetch_add(part.len() as u64, Ordering::Relaxed);
                     if body.announced.is_some_and(|announced| body.received > announced) {
                         body.stage = Stage::Over;
                         return Poll::Ready(body.length_error().map(Err));

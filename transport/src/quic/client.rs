@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    net::{IpAddr, SocketAddr},
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -20,6 +20,7 @@ use url::{Host, Url};
 use super::{
     profile,
     session::{Broken, Session},
+    socket,
 };
 use crate::{
     Exchange, Failure, Outcome, Path, Transport,
@@ -82,7 +83,7 @@ impl QuicTransport {
     /// # Errors
     /// When a certificate or key cannot be used, or no socket can be bound.
     pub fn new(settings: Settings, hosts: Arc<dyn Hosts>, clock: Clock) -> Result<Self, TlsError> {
-        Self::with_endpoint(socket().map_err(TlsError::Bind)?, settings, hosts, clock)
+        Self::with_endpoint(socket::client().map_err(TlsError::Bind)?, settings, hosts, clock)
     }
 
     /// As [`QuicTransport::new`], on an endpoint of the caller's, which may have a socket of another kind.
@@ -333,12 +334,6 @@ impl Dialer {
         let connection = connecting.await.map_err(|error| error.to_string())?;
         Session::open(connection).await
     }
-}
-
-/// A socket for both address families, or for IPv4 where the host has no IPv6.
-fn socket() -> std::io::Result<Endpoint> {
-    Endpoint::client((Ipv6Addr::UNSPECIFIED, 0).into())
-        .or_else(|_| Endpoint::client((Ipv4Addr::UNSPECIFIED, 0).into()))
 }
 
 fn authority(url: &Url) -> String {

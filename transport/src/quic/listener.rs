@@ -9,22 +9,33 @@ use std::{
 
 use axum::Router;
 use lightpost_clock::Clock;
-use quinn::{Endpoint, EndpointConfig, ServerConfig, crypto::rustls::QuicServerConfig};
+use quinn::{Endpoint, EndpointConfig, Incoming, ServerConfig, crypto::rustls::QuicServerConfig};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     client::NO_ERROR,
     profile, reset,
-    serving::{Serving, serve_connection},
+    serving::{Arrival, Serving, serve_connection},
+    socket,
 };
-use crate::{Path, tls};
+use crate::{
+    Path,
+    gate::{Gate, Limits},
+    tls,
+};
 
-/// Connections at once; more are refused.
-const CONNECTIONS: usize = 4096;
+/// Connections at once, with those whose end the peer has not heard yet; more are refused.
+const CONNECTIONS: usize = 16_384;
 /// How long running requests may take after `stop`.
 pub(crate) const GRACE: Duration = Duration::from_secs(5);
-/// How long a handshake may take on paths that we know nothing about: any within the Solar System, and most outages.
-const UNKNOWN_PATH: Duration = Duration::from_secs(86_400);
+/// How long a handshake may take on paths that we know nothing about: they are taken for terrestrial ones.
+const UNKNOWN_PATH: Duration = Duration::from_secs(60);
+/// How long a stranger's connection may at least stay unused.
+const UNUSED: Duration = Duration::from_secs(60);
+/// What strangers' round trips are taken for under pressure, until one was measured: a connection that is let go is remembered
+/// for nine of them (RFC 9000 section 10.2), which on a path of hours would fill the memory with ends. Handshakes that take longer
+/// are repeated early, within three times what the peer has sent.
+const PRESSED_RTT: Duration = Duration::from_secs(1);
 /// How long the goodbye may take after that.
 const GOODBYE: Duration = Duration::from_millis(250);
 
@@ -34,6 +45,127 @@ pub struct Options {
     /// A file with the key of our stateless resets (RFC 9000 section 10.3); made when it is missing. With it a gateway that was
     /// restarted tells its peers at once that it has forgotten their connections; without it they wait for their deadlines.
     pub reset_key: Option<PathBuf>,
+}
+
+/// A bound endpoint and what it takes to serve strangers on it.
+pub struct Listener {
+    endpoint: Endpoint,
+    paths: Vec<Path>,
+    /// For strangers when there are many.
+    pressed: Option<Arc<ServerConfig>>,
+}
+
+impl Listener {
+    /// Binds a QUIC endpoint with the profile of the most demanding of `paths`. `tls` comes from [`crate::tls::server`] with ALPN
+    /// `h3`.
+    ///
+    /// # Errors
+    /// When the address cannot be bound or the key of the resets cannot be read or made.
+    pub fn bind(
+        address: SocketAddr,
+        tls: &rustls::ServerConfig,
+        paths: &[Path],
+        options: &Options,
+    ) -> std::io::Result<Self> {
+        let server = server_config(tls, paths)?;
+        let mut pressed = server.clone();
+        let mut profile = profile::derive_for_all(paths);
+        profile.assume_round_trip(PRESSED_RTT);
+        pressed.transport_config(profile.server_config());
+        let endpoint = Endpoint::new(
+            endpoint_config(options.reset_key.as_deref())?,
+            Some(server),
+            socket::bind(address)?,
+            Arc::new(quinn::TokioRuntime),
+        )?;
+        Ok(Self {
+            endpoint,
+            paths: paths.to_vec(),
+            pressed: Some(Arc::new(pressed)),
+        })
+    }
+
+    /// The endpoint.
+    pub fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+
+    /// Serves `router` until `stop`, then lets running requests end for a few seconds.
+    pub async fn serve(self, router: Router, clock: Clock, stop: CancellationToken) {
+        self.serve_within(Limits::default(), router, clock, stop).await;
+    }
+
+    /// As [`Self::serve`], with other limits.
+    pub(crate) async fn serve_within(
+        self,
+        limits: Limits,
+        router: Router,
+        clock: Clock,
+        stop: CancellationToken,
+    ) {
+        let patience = self.paths.iter().map(Path::connect_within).max();
+        let patience = patience.unwrap_or(UNKNOWN_PATH);
+        let serving = Arc::new(Serving {
+            router,
+            clock: clock.clone(),
+            stop: stop.clone(),
+            patience,
+            unused: patience.max(UNUSED),
+        });
+        let gate = Gate::new(limits);
+        let connections = TaskTracker::new();
+        let accepting = async {
+            while let Some(incoming) = self.endpoint.accept().await {
+                if let Some(arrival) = self.admit(incoming, &gate) {
+                    connections.spawn(serve_connection(arrival, serving.clone()));
+                }
+            }
+        };
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = accepting => {}
+            () = gate.watch(&clock) => {}
+        }
+        connections.close();
+        let refusing = async {
+            while let Some(incoming) = self.endpoint.accept().await {
+                incoming.refuse();
+            }
+        };
+        tokio::select! {
+            () = connections.wait() => {}
+            () = refusing => {}
+            () = clock.sleep(GRACE + GOODBYE) => {}
+        }
+        self.endpoint.close(NO_ERROR, b"stopped");
+        // The goodbyes leave at once; waiting for their acknowledgement would take several light times.
+        let _ = clock.timeout(GOODBYE, self.endpoint.wait_idle()).await;
+    }
+
+    /// Decides about a newcomer. Under pressure it has to show that its address is real, where that costs a moment only: the
+    /// token of a Retry lives for 15 seconds, so beyond Earth it could never be used.
+    fn admit(&self, incoming: Incoming, gate: &Arc<Gate>) -> Option<Arrival> {
+        let pressed = gate.is_pressed();
+        let terrestrial = self.paths.iter().all(Path::is_terrestrial);
+        let validated = incoming.remote_address_validated();
+        if pressed && terrestrial && !validated && incoming.may_retry() {
+            let _ = incoming.retry();
+            return None;
+        }
+        let address = incoming.remote_address();
+        let room = self.endpoint.open_connections() < CONNECTIONS;
+        let Some(seat) = room.then(|| gate.enter(address, validated)).flatten() else {
+            tracing::debug!(peer = %address, "too many connections; refused");
+            incoming.refuse();
+            return None;
+        };
+        let config = self.pressed.clone().filter(|_| pressed && !terrestrial);
+        Some(Arrival {
+            incoming,
+            seat: Arc::new(seat),
+            config,
+        })
+    }
 }
 
 /// Binds a QUIC endpoint with the profile of the most demanding of `paths`. `tls` comes from [`crate::tls::server`] with ALPN `h3`.
@@ -58,14 +190,7 @@ pub fn bind_with(
     paths: &[Path],
     options: &Options,
 ) -> std::io::Result<quinn::Endpoint> {
-    let server = server_config(&tls, paths)?;
-    let socket = std::net::UdpSocket::bind(address)?;
-    Endpoint::new(
-        endpoint_config(options.reset_key.as_deref())?,
-        Some(server),
-        socket,
-        Arc::new(quinn::TokioRuntime),
-    )
+    Ok(Listener::bind(address, &tls, paths, options)?.endpoint)
 }
 
 /// The server's QUIC configuration, for an endpoint on a socket of the caller's.
@@ -95,13 +220,13 @@ pub fn endpoint_config(reset_key: Option<&FilePath>) -> std::io::Result<Endpoint
     })
 }
 
-/// Serves `router` on `endpoint` until `stop`, then lets running requests end for a few seconds. Prefer [`serve_paths`], which
-/// lets go of peers that never end their handshake as soon as the paths allow; here it takes a day.
+/// Serves `router` on `endpoint` until `stop`, for peers on terrestrial paths.
 pub async fn serve(endpoint: quinn::Endpoint, router: Router, clock: Clock, stop: CancellationToken) {
     serve_paths(endpoint, router, &[], clock, stop).await;
 }
 
-/// As [`serve`], for peers that come by `paths`: how long a handshake may take follows from the longest of them.
+/// As [`serve`], for peers that come by `paths`: how long a handshake may take follows from the longest of them. Prefer
+/// [`Listener`], which stands more strangers on paths beyond Earth.
 pub async fn serve_paths(
     endpoint: quinn::Endpoint,
     router: Router,
@@ -109,39 +234,10 @@ pub async fn serve_paths(
     clock: Clock,
     stop: CancellationToken,
 ) {
-    let patience = paths.iter().map(Path::connect_within).max();
-    let serving = Arc::new(Serving {
-        router,
-        clock: clock.clone(),
-        stop: stop.clone(),
-        patience: patience.unwrap_or(UNKNOWN_PATH),
-    });
-    let connections = TaskTracker::new();
-    loop {
-        let incoming = tokio::select! {
-            () = stop.cancelled() => break,
-            incoming = endpoint.accept() => incoming,
-        };
-        let Some(incoming) = incoming else { break };
-        if connections.len() >= CONNECTIONS {
-            tracing::warn!(peer = %incoming.remote_address(), limit = CONNECTIONS, "too many connections; refused");
-            incoming.refuse();
-            continue;
-        }
-        connections.spawn(serve_connection(incoming, serving.clone()));
-    }
-    connections.close();
-    let refusing = async {
-        while let Some(incoming) = endpoint.accept().await {
-            incoming.refuse();
-        }
+    let listener = Listener {
+        endpoint,
+        paths: paths.to_vec(),
+        pressed: None,
     };
-    tokio::select! {
-        () = connections.wait() => {}
-        () = refusing => {}
-        () = clock.sleep(GRACE + GOODBYE) => {}
-    }
-    endpoint.close(NO_ERROR, b"stopped");
-    // The goodbyes leave at once; waiting for their acknowledgement would take several light times.
-    let _ = clock.timeout(GOODBYE, endpoint.wait_idle()).await;
+    listener.serve(router, clock, stop).await;
 }

@@ -10,5 +10,6 @@ mod frames;
 mod reset;
 mod serving;
 mod session;
+mod socket;
 mod streams;
 pub(crate) mod unidirectional;

@@ -1,7 +1,10 @@
 //! One connection of the listener, and the requests on it.
 
 use std::{
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -14,7 +17,7 @@ use h3::{
 use http::{Request, Response};
 use http_body_util::BodyExt;
 use lightpost_clock::Clock;
-use quinn::{Incoming, ZeroRttAccepted};
+use quinn::{Incoming, ServerConfig, ZeroRttAccepted};
 use rustls_pki_types::CertificateDer;
 use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -26,13 +29,18 @@ use super::{
     listener::GRACE,
     session::content_length,
     streams::{Connection, Sending},
+    unidirectional::EXCESSIVE_LOAD,
 };
-use crate::{Carrier, PeerIdentity, tls};
+use crate::{Carrier, PeerIdentity, gate::Seat, tls};
 
 /// Requests of one connection that are worked on at once; more wait in their streams.
 const REQUESTS: usize = 1024;
+/// The same for a stranger: each may hold header fields in our memory.
+const STRANGERS_REQUESTS: usize = 32;
 /// How long a connection stays at least after its last answer when we stop.
 const LINGER: Duration = Duration::from_millis(100);
+/// Why a connection has to go.
+const CROWDED: &str = "others need the place";
 /// Octets of header fields in a request.
 const HEADER_LIMIT: u64 = 64 << 10;
 
@@ -45,15 +53,53 @@ pub(crate) struct Serving {
     pub(crate) stop: CancellationToken,
     /// How long a handshake, or the header fields of a request, may take.
     pub(crate) patience: Duration,
+    /// How long a stranger's connection may stay unused.
+    pub(crate) unused: Duration,
+}
+
+/// A connection that was let in.
+pub(crate) struct Arrival {
+    pub(crate) incoming: Incoming,
+    pub(crate) seat: Arc<Seat>,
+    /// Another configuration than the endpoint's.
+    pub(crate) config: Option<Arc<ServerConfig>>,
 }
 
 /// Who is at the other end of a connection.
 struct Peer {
     connection: quinn::Connection,
     identity: OnceLock<PeerIdentity>,
+    seat: Arc<Seat>,
+    /// Requests that may be worked on.
+    room: Arc<Semaphore>,
+    /// Octets of bodies that were handed on to the router.
+    read: Arc<AtomicU64>,
 }
 
 impl Peer {
+    fn new(connection: quinn::Connection, seat: Arc<Seat>) -> Arc<Self> {
+        let read = Arc::new(AtomicU64::new(0));
+        let (weighed, handed_on) = (connection.clone(), read.clone());
+        seat.weigh(Box::new(move || {
+            let arrived = weighed.stats().udp_rx.bytes;
+            arrived.saturating_sub(handed_on.load(Ordering::Relaxed))
+        }));
+        Arc::new(Self {
+            connection,
+            identity: OnceLock::new(),
+            seat,
+            room: Arc::new(Semaphore::new(STRANGERS_REQUESTS)),
+            read,
+        })
+    }
+
+    /// The peer is no stranger any more.
+    fn prove(&self) {
+        if self.seat.prove() {
+            self.room.add_permits(REQUESTS - STRANGERS_REQUESTS);
+        }
+    }
+
     /// The client's certificate is known before any of its requests can be read: with the end of the handshake, or from the
     /// session that early data resumes.
     fn identity(&self) -> PeerIdentity {
@@ -76,49 +122,32 @@ impl Peer {
 }
 
 /// Serves a connection from its first packet to its end. Whatever a stranger does to it is worth a line at debug level only.
-pub(crate) async fn serve_connection(incoming: Incoming, serving: Arc<Serving>) {
-    let address = incoming.remote_address();
-    match run(incoming, &serving).await {
+pub(crate) async fn serve_connection(arrival: Arrival, serving: Arc<Serving>) {
+    let address = arrival.incoming.remote_address();
+    match run(arrival, &serving).await {
         Ok(()) => tracing::debug!(%address, "connection ended"),
         Err(cause) => tracing::debug!(%address, %cause, "connection ended"),
     }
 }
 
-async fn run(incoming: Incoming, serving: &Arc<Serving>) -> Result<(), String> {
-    let opening = serving.clock.timeout(serving.patience, open(incoming));
-    let (connection, handshake, mut driver) = opening.await.map_err(|_| "no handshake in time")??;
-    let watch = watch_handshake(connection.clone(), handshake, serving.clone());
-    tokio::spawn(watch);
-    let peer = Arc::new(Peer {
-        connection: connection.clone(),
-        identity: OnceLock::new(),
-    });
-    let (requests, limit) = (TaskTracker::new(), Arc::new(Semaphore::new(REQUESTS)));
-    let mut ended = Ok(());
-    loop {
-        let Ok(permit) = limit.clone().acquire_owned().await else {
-            break;
-        };
-        let resolver = tokio::select! {
-            () = serving.stop.cancelled() => break,
-            accepted = driver.accept() => accepted,
-        };
-        match resolver {
-            Ok(Some(resolver)) => {
-                let (serving, peer) = (serving.clone(), peer.clone());
-                requests.spawn(async move {
-                    serve_request(resolver, &serving, &peer).await;
-                    drop(permit);
-                });
-            }
-            Ok(None) => break,
-            Err(error) if error.is_h3_no_error() => break,
-            Err(error) => {
-                ended = Err(error.to_string());
-                break;
-            }
+async fn run(arrival: Arrival, serving: &Arc<Serving>) -> Result<(), String> {
+    let seat = arrival.seat.clone();
+    let opening = serving.clock.timeout(serving.patience, open(arrival));
+    let opened = tokio::select! {
+        opened = opening => opened.map_err(|_| "no handshake in time")?,
+        () = seat.evicted() => return Err(CROWDED.into()),
+    };
+    let (peer, handshake, mut driver) = opened?;
+    let connection = peer.connection.clone();
+    tokio::spawn(watch_handshake(peer.clone(), handshake, serving.clone()));
+    let requests = TaskTracker::new();
+    let ended = tokio::select! {
+        ended = take_requests(&mut driver, &peer, serving, &requests) => ended,
+        cause = overstayed(&peer, serving) => {
+            connection.close(EXCESSIVE_LOAD, cause.as_bytes());
+            Err(cause.into())
         }
-    }
+    };
     requests.close();
     if connection.close_reason().is_none() {
         let _ = serving
@@ -132,9 +161,52 @@ async fn run(incoming: Incoming, serving: &Arc<Serving>) -> Result<(), String> {
     ended
 }
 
+/// Takes requests until the connection ends or we stop.
+async fn take_requests(
+    driver: &mut Driver,
+    peer: &Arc<Peer>,
+    serving: &Arc<Serving>,
+    requests: &TaskTracker,
+) -> Result<(), String> {
+    loop {
+        let next = async {
+            let permit = peer.room.clone().acquire_owned().await.ok();
+            (permit, driver.accept().await)
+        };
+        let (permit, accepted) = tokio::select! {
+            () = serving.stop.cancelled() => return Ok(()),
+            next = next => next,
+        };
+        match accepted {
+            Ok(Some(resolver)) => {
+                let (serving, peer) = (serving.clone(), peer.clone());
+                requests.spawn(async move {
+                    serve_request(resolver, &serving, &peer).await;
+                    drop(permit);
+                });
+            }
+            Ok(None) => return Ok(()),
+            Err(error) if error.is_h3_no_error() => return Ok(()),
+            Err(error) => return Err(error.to_string()),
+        }
+    }
+}
+
+/// Ends, with the reason, when others need the place, or when a stranger does nothing with it.
+async fn overstayed(peer: &Peer, serving: &Serving) -> &'static str {
+    tokio::select! {
+        () = peer.seat.evicted() => CROWDED,
+        () = peer.seat.unused(&serving.clock, serving.unused) => "unused",
+    }
+}
+
 /// From the first packet to HTTP/3. Early data is readable at once, before the handshake is complete.
-async fn open(incoming: Incoming) -> Result<(quinn::Connection, Option<ZeroRttAccepted>, Driver), String> {
-    let mut connecting = incoming.accept().map_err(|error| error.to_string())?;
+async fn open(arrival: Arrival) -> Result<(Arc<Peer>, Option<ZeroRttAccepted>, Driver), String> {
+    let accepted = match arrival.config {
+        Some(config) => arrival.incoming.accept_with(config),
+        None => arrival.incoming.accept(),
+    };
+    let mut connecting = accepted.map_err(|error| error.to_string())?;
     // A ClientHello may come in two datagrams; before it is whole there are no streams to be opened.
     connecting
         .handshake_data()
@@ -144,24 +216,29 @@ async fn open(incoming: Incoming) -> Result<(quinn::Connection, Option<ZeroRttAc
         Ok((connection, handshake)) => (connection, Some(handshake)),
         Err(connecting) => (connecting.await.map_err(|error| error.to_string())?, None),
     };
+    let peer = Peer::new(connection.clone(), arrival.seat);
     let mut builder = h3::server::builder();
     builder.max_field_section_size(HEADER_LIMIT).send_grease(false);
     let driver = builder
-        .build(Connection::new(connection.clone()))
+        .build(Connection::new(connection))
         .await
         .map_err(|error| error.to_string())?;
-    Ok((connection, handshake, driver))
+    Ok((peer, handshake, driver))
 }
 
-/// A peer that never ends its handshake is let go.
-async fn watch_handshake(
-    connection: quinn::Connection,
-    handshake: Option<ZeroRttAccepted>,
-    serving: Arc<Serving>,
-) {
-    let Some(handshake) = handshake else { return };
-    if serving.clock.timeout(serving.patience, handshake).await.is_err() {
+/// A peer that never ends its handshake is let go; one that has, may have shown a certificate.
+async fn watch_handshake(peer: Arc<Peer>, handshake: Option<ZeroRttAccepted>, serving: Arc<Serving>) {
+    let connection = &peer.connection;
+    if let Some(handshake) = handshake
+        && serving.clock.timeout(serving.patience, handshake).await.is_err()
+    {
         connection.close(NO_ERROR, b"no handshake in time");
+    }
+    if connection.close_reason().is_none() {
+        peer.seat.connected();
+        if !peer.identity().names.is_empty() {
+            peer.prove();
+        }
     }
 }
 
@@ -202,12 +279,20 @@ async fn serve_request(resolver: RequestResolver<Connection, Bytes>, serving: &S
         Ok(Err(error)) => return tracing::debug!(%error, "request cannot be read"),
         Err(_) => return tracing::debug!("header fields of a request did not come in time"),
     };
+    let _working = peer.seat.begin();
     let (mut outgoing, incoming) = stream.split();
     let (mut head, ()) = request.into_parts();
-    head.extensions.insert(peer.identity());
-    let body = RequestBody::new(incoming, content_length(&head.headers));
+    let identity = peer.identity();
+    if !identity.names.is_empty() {
+        peer.prove();
+    }
+    head.extensions.insert(identity);
+    let body = RequestBody::new(incoming, content_length(&head.headers), peer.read.clone());
     let request = Request::from_parts(head, Body::new(body));
     let Ok(response) = serving.router.clone().oneshot(request).await;
+    if response.status().is_success() {
+        peer.prove();
+    }
     if let Err(error) = respond(&mut outgoing, response).await {
         tracing::debug!(%error, "response not sent whole");
     }

@@ -1,6 +1,7 @@
 //! Requests over real sockets on loopback, on each of the carriers.
 
 mod certificates;
+mod crowd;
 mod excess;
 mod http;
 mod quic;

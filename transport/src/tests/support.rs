@@ -246,18 +246,18 @@ async fn echo(
     let (mut hash, mut octets) = (Sha256::new(), 0);
     while let Some(frame) = body.frame().await {
         let Ok(frame) = frame else {
-            ends.send(End::Broken(octets)).unwrap();
+            let _ = ends.send(End::Broken(octets));
             return StatusCode::BAD_REQUEST.into_response();
         };
         if let Ok(data) = frame.into_data() {
             if octets == 0 && !data.is_empty() {
-                ends.send(End::Begun).unwrap();
+                let _ = ends.send(End::Begun);
             }
             octets += data.len();
             hash.update(&data);
         }
     }
-    ends.send(End::Whole(octets)).unwrap();
+    let _ = ends.send(End::Whole(octets));
     let text = |name: &str| headers.get(name).map(|value| value.to_str().unwrap().to_owned());
     let answer = json!({
         "octets": octets,

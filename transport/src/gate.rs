@@ -1,0 +1,468 @@
+//! Who may stay when many want to: connections by what is known of them.
+//!
+//! Anybody can open a connection; a forged address opens one with a single packet. Refusing everybody else at a limit would let
+//! a stranger close the gateway for as long as a handshake may take, which in deep space is hours. So a newcomer always finds room:
+//! the oldest of those leaves of whom least is known. A connection that has proven itself, by a client certificate or
+//! by a request that was granted, is counted apart and never makes room for a stranger.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    net::{IpAddr, Ipv6Addr, SocketAddr},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use lightpost_clock::Clock;
+use tokio::sync::Notify;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
+
+/// How often the memory that strangers hold is looked at.
+const RELIEF: Duration = Duration::from_secs(1);
+
+/// How many may stay.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    /// Connections that have proven nothing.
+    pub(crate) strangers: usize,
+    /// Of these, from one address (IPv6: one network of 64 bits).
+    pub(crate) per_source: usize,
+    /// Connections that have proven themselves.
+    pub(crate) proven: usize,
+    /// Strangers from which on newcomers have to work for their place.
+    pub(crate) pressure: usize,
+    /// Octets that strangers together may keep in our memory.
+    pub(crate) octets: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            strangers: 1024,
+            per_source: 64,
+            proven: 4096,
+            pressure: 256,
+            octets: 256 << 20,
+        }
+    }
+}
+
+/// What is known of a connection, least first; in this order they make room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Stage {
+    /// Its address may be forged.
+    Forgeable,
+    /// A token shows that its address is real.
+    Validated,
+    /// Its handshake is complete.
+    Connected,
+    /// One of its requests is being worked on.
+    Busy,
+}
+
+/// The order in which connections make room: by stage, then by age (strangers) or last use (the proven).
+type Rank = (Stage, u64, u64);
+
+/// Tells how many octets of a connection are in our memory.
+pub(crate) type Weight = Box<dyn Fn() -> u64 + Send + Sync>;
+
+/// The connections of one listener.
+pub(crate) struct Gate {
+    limits: Limits,
+    state: Mutex<State>,
+    arrived: Notify,
+}
+
+#[derive(Default)]
+struct State {
+    next: u64,
+    entries: HashMap<u64, Entry>,
+    strangers: BTreeSet<Rank>,
+    sources: HashMap<IpAddr, BTreeSet<Rank>>,
+    proven: BTreeSet<Rank>,
+}
+
+struct Entry {
+    out: CancellationToken,
+    source: IpAddr,
+    stage: Stage,
+    since: u64,
+    running: usize,
+    proven: bool,
+    weight: Option<Weight>,
+}
+
+impl Gate {
+    pub(crate) fn new(limits: Limits) -> Arc<Self> {
+        Arc::new(Self {
+            limits,
+            state: Mutex::default(),
+            arrived: Notify::new(),
+        })
+    }
+
+    /// Whether newcomers have to work for their place.
+    pub(crate) fn is_pressed(&self) -> bool {
+        self.state().strangers.len() >= self.limits.pressure
+    }
+
+    /// A place for a connection from `address`; `None` when all others are being served.
+    pub(crate) fn enter(self: &Arc<Self>, address: SocketAddr, validated: bool) -> Option<Seat> {
+        let source = source(address.ip());
+        let out = CancellationToken::new();
+        let mut state = self.state();
+        let of_source = state.sources.get(&source);
+        let full = of_source.filter(|of_source| of_source.len() >= self.limits.per_source);
+        let mut first = full.and_then(|of_source| of_source.first().copied());
+        if first.is_none() && state.strangers.len() >= self.limits.strangers {
+            first = state.strangers.first().copied();
+        }
+        match first {
+            Some((Stage::Busy, ..)) => return None,
+            Some((_, _, id)) => state.evict(id),
+            None => {}
+        }
+        let id = state.tick();
+        let entry = Entry {
+            out: out.clone(),
+            source,
+            stage: if validated {
+                Stage::Validated
+            } else {
+                Stage::Forgeable
+            },
+            since: id,
+            running: 0,
+            proven: false,
+            weight: None,
+        };
+        state.entries.insert(id, entry);
+        state.place(id);
+        drop(state);
+        self.arrived.notify_one();
+        Some(Seat {
+            gate: self.clone(),
+            id,
+            out,
+            proven: AtomicBool::new(false),
+            served: AtomicU64::new(0),
+        })
+    }
+
+    /// Watches what strangers keep in our memory, for ever.
+    pub(crate) async fn watch(&self, clock: &Clock) {
+        loop {
+            if self.state().strangers.is_empty() {
+                self.arrived.notified().await;
+            }
+            clock.sleep(RELIEF).await;
+            self.relieve();
+        }
+    }
+
+    /// Lets strangers go, heaviest first, until the others keep no more octets than they may.
+    fn relieve(&self) {
+        let mut state = self.state();
+        let strangers = state.strangers.iter();
+        let mut weights: Vec<(u64, u64)> = strangers
+            .filter_map(|(.., id)| Some((state.entries.get(id)?.weight.as_ref()?(), *id)))
+            .collect();
+        let mut total: u64 = weights.iter().map(|(octets, _)| octets).sum();
+        weights.sort_unstable();
+        while let Some((octets, id)) = weights.pop()
+            && total > self.limits.octets
+        {
+            state.evict(id);
+            total -= octets;
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn tick(&mut self) -> u64 {
+        self.next += 1;
+        self.next
+    }
+
+    fn evict(&mut self, id: u64) {
+        self.displace(id);
+        if let Some(entry) = self.entries.remove(&id) {
+            entry.out.cancel();
+        }
+    }
+
+    /// Changes an entry, wherever it stands; nothing when it has left.
+    fn change(&mut self, id: u64, change: impl FnOnce(&mut Entry)) {
+        self.displace(id);
+        if let Some(entry) = self.entries.get_mut(&id) {
+            change(entry);
+        }
+        self.place(id);
+    }
+
+    fn place(&mut self, id: u64) {
+        let Some(entry) = self.entries.get(&id) else {
+            return;
+        };
+        let rank = entry.rank(id);
+        match entry.proven {
+            true => self.proven.insert(rank),
+            false => {
+                self.sources.entry(entry.source).or_default().insert(rank);
+                self.strangers.insert(rank)
+            }
+        };
+    }
+
+    fn displace(&mut self, id: u64) {
+        let Some(entry) = self.entries.get(&id) else {
+            return;
+        };
+        let rank = entry.rank(id);
+        self.proven.remove(&rank);
+        self.strangers.remove(&rank);
+        if let Some(of_source) = self.sources.get_mut(&entry.source) {
+            of_source.remove(&rank);
+            if of_source.is_empty() {
+                self.sources.remove(&entry.source);
+            }
+        }
+    }
+}
+
+impl Entry {
+    fn rank(&self, id: u64) -> Rank {
+        match self.running {
+            0 => (self.stage, self.since, id),
+            _ => (Stage::Busy, self.since, id),
+        }
+    }
+}
+
+/// A connection's place, until it is dropped.
+pub(crate) struct Seat {
+    gate: Arc<Gate>,
+    id: u64,
+    out: CancellationToken,
+    proven: AtomicBool,
+    served: AtomicU64,
+}
+
+impl Seat {
+    /// Ends when the connection has to go.
+    pub(crate) fn evicted(&self) -> WaitForCancellationFuture<'_> {
+        self.out.cancelled()
+    }
+
+    /// How to know what the connection keeps in our memory.
+    pub(crate) fn weigh(&self, weight: Weight) {
+        self.gate
+            .state()
+            .change(self.id, |entry| entry.weight = Some(weight));
+    }
+
+    /// Its handshake is complete.
+    pub(crate) fn connected(&self) {
+        self.gate
+            .state()
+            .change(self.id, |entry| entry.stage = Stage::Connected);
+    }
+
+    pub(crate) fn is_proven(&self) -> bool {
+        self.proven.load(Ordering::Relaxed)
+    }
+
+    /// The peer is no stranger; whether this is new. Among the proven the one makes room that was unused for longest.
+    pub(crate) fn prove(&self) -> bool {
+        if self.is_proven() {
+            return false;
+        }
+        let mut state = self.gate.state();
+        if state.proven.len() >= self.gate.limits.proven {
+            match state.proven.first().copied() {
+                Some((Stage::Busy, ..)) | None => return false,
+                Some((_, _, id)) => state.evict(id),
+            }
+        }
+        let now = state.tick();
+        state.change(self.id, |entry| {
+            (entry.proven, entry.stage, entry.since) = (true, Stage::Connected, now);
+        });
+        !self.proven.swap(true, Ordering::Relaxed)
+    }
+
+    fn is_busy(&self) -> bool {
+        let state = self.gate.state();
+        state.entries.get(&self.id).is_some_and(|entry| entry.running > 0)
+    }
+
+    /// Ends when a stranger does nothing with its connection for `span`; never once it has proven itself.
+    pub(crate) async fn unused(&self, clock: &Clock, span: Duration) {
+        while !self.is_proven() {
+            let before = self.served.load(Ordering::Relaxed);
+            clock.sleep(span).await;
+            let served = self.served.load(Ordering::Relaxed);
+            if served == before && !self.is_busy() && !self.is_proven() {
+                return;
+            }
+        }
+        std::future::pending().await
+    }
+
+    /// A request is worked on until the guard is dropped.
+    pub(crate) fn begin(self: &Arc<Self>) -> Working {
+        self.served.fetch_add(1, Ordering::Relaxed);
+        self.count(|running| running + 1);
+        Working(self.clone())
+    }
+
+    fn count(&self, count: impl FnOnce(usize) -> usize) {
+        let mut state = self.gate.state();
+        let now = state.tick();
+        let Some(entry) = state.entries.get_mut(&self.id) else {
+            return;
+        };
+        let running = count(entry.running);
+        // Most of the time others run beside, and the order stays.
+        if entry.running > 0 && running > 0 {
+            entry.running = running;
+            return;
+        }
+        state.change(self.id, |entry| {
+            entry.running = running;
+            if entry.proven {
+                entry.since = now;
+            }
+        });
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        let mut state = self.gate.state();
+        state.displace(self.id);
+        state.entries.remove(&self.id);
+    }
+}
+
+/// A request that is being worked on.
+pub(crate) struct Working(Arc<Seat>);
+
+impl Drop for Working {
+    fn drop(&mut self) {
+        self.0.count(|running| running.saturating_sub(1));
+    }
+}
+
+/// What counts as one source: whoever has an IPv6 address usually has the 64 bits behind it as well.
+fn source(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)).into(),
+        address => address,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: Limits = Limits {
+        strangers: 3,
+        per_source: 2,
+        proven: 2,
+        pressure: 2,
+        octets: 100,
+    };
+
+    fn enter(gate: &Arc<Gate>, host: u8) -> Option<Arc<Seat>> {
+        let address = SocketAddr::from(([192, 0, 2, host], 443));
+        gate.enter(address, false).map(Arc::new)
+    }
+
+    fn gone(seats: &[&Arc<Seat>]) -> Vec<bool> {
+        seats.iter().map(|seat| seat.out.is_cancelled()).collect()
+    }
+
+    #[test]
+    fn of_whom_least_is_known_makes_room() {
+        let gate = Gate::new(LIMITS);
+        let [a, b, c] = [1, 2, 3].map(|host| enter(&gate, host).unwrap());
+        a.connected();
+        let d = enter(&gate, 4).unwrap();
+        assert_eq!(gone(&[&a, &b, &c, &d]), [false, true, false, false]);
+        let e = enter(&gate, 5).unwrap();
+        assert_eq!(gone(&[&a, &c, &d, &e]), [false, true, false, false]);
+        let working = [&a, &d, &e].map(|seat| seat.begin());
+        assert!(enter(&gate, 6).is_none(), "all are being served");
+        drop(working);
+        let _f = enter(&gate, 6).unwrap();
+        assert_eq!(gone(&[&a, &d, &e]), [false, true, false]);
+    }
+
+    #[test]
+    fn a_source_has_its_share_only() {
+        let gate = Gate::new(LIMITS);
+        let other = enter(&gate, 9).unwrap();
+        let seats = [1, 1, 1].map(|host| enter(&gate, host).unwrap());
+        assert_eq!(
+            gone(&[&other, &seats[0], &seats[1], &seats[2]]),
+            [false, true, false, false]
+        );
+        drop(seats);
+        assert_eq!(gate.state().sources.len(), 1);
+        let text = |text: &str| source(text.parse().unwrap()).to_string();
+        assert_eq!(text("2001:db8:1:2:3:4:5:6"), "2001:db8:1:2::");
+        assert_eq!(text("::ffff:192.0.2.1"), "192.0.2.1");
+    }
+
+    #[test]
+    fn the_proven_make_room_for_each_other_only() {
+        let gate = Gate::new(LIMITS);
+        let (a, b) = (enter(&gate, 1).unwrap(), enter(&gate, 1).unwrap());
+        assert!(a.prove() && b.prove() && !a.prove());
+        drop(a.begin());
+        let strangers: Vec<_> = (0..9).map(|host| enter(&gate, host).unwrap()).collect();
+        assert_eq!(gone(&[&a, &b]), [false, false]);
+        assert!(gate.is_pressed());
+        // `a` was used last.
+        assert!(strangers[8].prove());
+        assert_eq!(gone(&[&a, &b, &strangers[8]]), [false, true, false]);
+        let working = [a.begin(), strangers[8].begin()];
+        assert!(!strangers[7].prove() && !strangers[7].is_proven());
+        drop(working);
+        assert!(strangers[7].prove());
+        assert_eq!(gone(&[&a]), [true]);
+    }
+
+    #[test]
+    fn the_heaviest_strangers_go() {
+        let gate = Gate::new(LIMITS);
+        let seats = [1, 2, 3].map(|host| enter(&gate, host).unwrap());
+        for (seat, octets) in seats.iter().zip([30, 60, 50]) {
+            seat.weigh(Box::new(move || octets));
+        }
+        gate.relieve();
+        assert_eq!(gone(&[&seats[0], &seats[1], &seats[2]]), [false, true, false]);
+        gate.relieve();
+        assert_eq!(gone(&[&seats[0], &seats[2]]), [false, false]);
+    }
+
+    #[test]
+    fn nothing_stays_of_those_who_left() {
+        let gate = Gate::new(LIMITS);
+        let seats: Vec<_> = (0..20).map(|host| enter(&gate, host % 5).unwrap()).collect();
+        seats[19].prove();
+        let working = seats[18].begin();
+        drop(seats);
+        drop(working);
+        let state = gate.state();
+        assert!(state.entries.is_empty() && state.strangers.is_empty());
+        assert!(state.proven.is_empty() && state.sources.is_empty());
+    }
+}
