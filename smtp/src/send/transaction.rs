@@ -294,6 +294,7 @@ impl Session {
             return Err(SmtpError::Body("the last line has no end".to_owned()));
         }
         self.wire.output.extend_from_slice(END_OF_DATA);
+        // An error here means that the system has not taken all octets, and the last of them end the dot's line: it has not left.
         self.wire.flush("body").await
     }
 
