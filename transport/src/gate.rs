@@ -78,6 +78,8 @@ pub(crate) struct Gate {
 #[derive(Default)]
 struct State {
     next: u64,
+    /// Whether the operator was told that strangers abound.
+    told: bool,
     entries: HashMap<u64, Entry>,
     strangers: BTreeSet<Rank>,
     sources: HashMap<IpAddr, BTreeSet<Rank>>,
@@ -140,6 +142,7 @@ impl Gate {
         };
         state.entries.insert(id, entry);
         state.place(id);
+        state.tell(self.limits);
         drop(state);
         self.arrived.notify_one();
         Some(Seat {
@@ -188,6 +191,22 @@ impl State {
     fn tick(&mut self) -> u64 {
         self.next += 1;
         self.next
+    }
+
+    /// One line when the pressure begins, not one for each packet.
+    fn tell(&mut self, limits: Limits) {
+        let strangers = self.strangers.len();
+        if !self.told && strangers >= limits.pressure {
+            self.told = true;
+            tracing::warn!(
+                strangers,
+                limit = limits.strangers,
+                proven = self.proven.len(),
+                "many connections have proven nothing; beyond the limit the oldest of them make room"
+            );
+        } else if strangers < limits.pressure / 2 {
+            self.told = false;
+        }
     }
 
     fn evict(&mut self, id: u64) {

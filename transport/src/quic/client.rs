@@ -15,6 +15,7 @@ use futures_util::{
 use jiff::Timestamp;
 use lightpost_clock::{Clock, until};
 use quinn::{ClientConfig, Endpoint, VarInt, crypto::rustls::QuicClientConfig};
+use tokio_util::sync::{CancellationToken, DropGuard};
 use url::{Host, Url};
 
 use super::{
@@ -31,6 +32,8 @@ use crate::{
 pub(crate) const NO_ERROR: VarInt = VarInt::from_u32(0x100);
 /// How long the goodbye may take when the process ends.
 const GOODBYE: Duration = Duration::from_millis(250);
+/// Connections, standing or not, that are kept in mind without looking at them.
+const KNOWN: usize = 64;
 /// Addresses of one host that are tried.
 const ADDRESSES: usize = 6;
 
@@ -58,6 +61,8 @@ pub struct QuicTransport {
     dialer: Arc<Dialer>,
     lanes: HashMap<String, Lane>,
     pool: Mutex<HashMap<Target, Connecting>>,
+    /// Ends what is being opened when this is dropped.
+    _open: DropGuard,
 }
 
 /// A path and the QUIC configuration derived from it.
@@ -109,26 +114,35 @@ impl QuicTransport {
             config.transport_config(profile::derive(&path).client_config());
             lanes.insert(path.name.clone(), Lane { path, config });
         }
+        let closed = CancellationToken::new();
         Ok(Self {
             dialer: Arc::new(Dialer {
                 endpoint,
                 hosts,
                 clock: clock.clone(),
+                closed: closed.clone(),
             }),
             clock,
             lanes,
             pool: Mutex::default(),
+            _open: closed.drop_guard(),
         })
     }
 
     /// Closes every connection.
     pub async fn close(&self) {
+        self.dialer.closed.cancel();
         self.pool().clear();
         self.dialer.endpoint.close(NO_ERROR, b"");
         let _ = self
             .clock
             .timeout(GOODBYE, self.dialer.endpoint.wait_idle())
             .await;
+    }
+
+    #[cfg(test)]
+    pub(crate) fn known(&self) -> usize {
+        self.pool().len()
     }
 
     fn pool(&self) -> MutexGuard<'_, HashMap<Target, Connecting>> {
@@ -147,6 +161,7 @@ impl QuicTransport {
                 Some((known, None)) => (known, false),
                 _ => {
                     let fresh = self.dial(target, lane);
+                    sweep(&mut pool);
                     pool.insert(target.clone(), fresh.clone());
                     (fresh, false)
                 }
@@ -155,11 +170,16 @@ impl QuicTransport {
         Ok((connecting.await?, reused))
     }
 
-    /// Opens a connection in a task of its own, so that it goes on when the exchange that wanted it is given up.
+    /// Opens a connection in a task of its own, so that it goes on when the exchange that wanted it is given up: the next one
+    /// finds it there. It ends by itself, each address having its time.
     fn dial(&self, target: &Target, lane: &Lane) -> Connecting {
         let (dialer, target) = (self.dialer.clone(), target.clone());
         let (config, within) = (lane.config.clone(), lane.path.connect_within());
-        let task = tokio::spawn(async move { dialer.dial(&target, config, within).await });
+        let task = tokio::spawn(async move {
+            let closed = dialer.closed.clone();
+            let opening = closed.run_until_cancelled(dialer.dial(&target, config, within));
+            opening.await.unwrap_or_else(|| Err("closed".to_owned()))
+        });
         async move {
             match task.await {
                 Ok(Ok(session)) => Ok(Arc::new(session)),
@@ -293,11 +313,28 @@ impl Transport for QuicTransport {
     }
 }
 
+/// Forgets connections that failed or ended, once there are enough of them to be worth it: gateways come and go.
+fn sweep(pool: &mut HashMap<Target, Connecting>) {
+    if pool.len() < KNOWN || pool.len() < pool.capacity() {
+        return;
+    }
+    pool.retain(|_, known| {
+        // Whoever waited for it may be gone; then nobody has looked yet how it ended.
+        known.clone().now_or_never();
+        match known.peek() {
+            Some(Ok(session)) => session.stands(),
+            Some(Err(_)) => false,
+            None => true,
+        }
+    });
+}
+
 /// Opens connections.
 struct Dialer {
     endpoint: Endpoint,
     hosts: Arc<dyn Hosts>,
     clock: Clock,
+    closed: CancellationToken,
 }
 
 impl Dialer {

@@ -2,6 +2,7 @@
 
 mod certificates;
 mod crowd;
+mod dial;
 mod excess;
 mod http;
 mod quic;
