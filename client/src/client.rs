@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use jiff::Timestamp;
 use lightpost_clock::Clock;
 use lightpost_queue::{Store, StoreError, sqlite::SqliteStore};
 use lightpost_transport::{
@@ -117,28 +118,7 @@ impl Client {
         };
         let address = tcp.as_ref().and_then(|tcp| tcp.local_addr().ok());
         let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&config.database, clock.clone()).await?);
-        let interrupted = store.recover(&config.name, clock.now()).await?;
-        if interrupted > 0 {
-            tracing::info!(
-                interrupted,
-                "recipients were being worked on when the client ended; they are queued again"
-            );
-        }
-        // Replies go with the connections of the process that awaits them, and a repeat gets the same answer. (Once a transport keeps
-        // exchanges over a restart, those have to be left out here.)
-        let mut resumed = 0;
-        loop {
-            match store.resume(clock.now()).await? {
-                0 => break,
-                some => resumed += some,
-            }
-        }
-        if resumed > 0 {
-            tracing::info!(
-                resumed,
-                "recipients were awaiting a reply when the client ended; their exchanges are repeated"
-            );
-        }
+        take_up(&*store, &config.name, clock.now()).await?;
         let (accepting, sending) = (CancellationToken::new(), CancellationToken::new());
         let mut workers = JoinSet::new();
         workers.spawn(dispatch::run(dispatch::Parts {
@@ -227,6 +207,33 @@ impl Client {
         }
         self.store.close().await;
     }
+}
+
+/// Queues again what was being worked on, or awaiting a reply, when the client ended.
+async fn take_up(store: &dyn Store, name: &str, now: Timestamp) -> Result<(), StoreError> {
+    let interrupted = store.recover(name, now).await?;
+    if interrupted > 0 {
+        tracing::info!(
+            interrupted,
+            "recipients were being worked on when the client ended; they are queued again"
+        );
+    }
+    // Replies go with the connections of the process that awaits them, and a repeat gets the same answer. (Once a transport keeps
+    // exchanges over a restart, those have to be left out here.)
+    let mut resumed = 0;
+    loop {
+        match store.resume(now).await? {
+            0 => break,
+            some => resumed += some,
+        }
+    }
+    if resumed > 0 {
+        tracing::info!(
+            resumed,
+            "recipients were awaiting a reply when the client ended; their exchanges are repeated"
+        );
+    }
+    Ok(())
 }
 
 async fn listen(address: SocketAddr) -> Result<TcpListener, StartError> {

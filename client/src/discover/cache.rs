@@ -87,6 +87,11 @@ impl<T: Clone> Cache<T> {
         })
     }
 
+    /// The last records, whether they hold or not.
+    pub(crate) fn last(&self, name: &str) -> Option<T> {
+        self.lock().get(name)?.records.clone()
+    }
+
     /// Takes a new answer and says what is known now, and whether what belongs on disk has changed.
     pub(crate) fn put(&self, name: &str, answer: Answer<T>, now: Timestamp) -> (Known<T>, bool) {
         let mut map = self.lock();

@@ -202,6 +202,17 @@ impl Discovery {
         Some(usable(route, owner, known))
     }
 
+    /// The last next hops that were known, whether their records still hold or not.
+    pub(crate) fn last_known(&self, domain: &str) -> Option<NextHops> {
+        let route = self.route(domain)?;
+        if !route.gateways.is_empty() {
+            return Some(fixed(route));
+        }
+        let owner = owner(domain);
+        let records = self.uri.last(&owner)?;
+        usable(route, owner, Known::Stale(records)).ok()
+    }
+
     fn required(&self, domain: &str) -> Result<&Route, DiscoveryError> {
         self.route(domain)
             .ok_or_else(|| DiscoveryError::NoRoute(domain.to_owned()))

@@ -2,6 +2,9 @@
 //!
 //! A gateway that cannot be reached is left alone for a while, together with all mail for it: a thousand waiting mails are no reason to
 //! knock a thousand times. When the while is over, one mail goes ahead as a probe; the others follow once it got through.
+//!
+//! Where another gateway serves, a dead one is put aside for much longer than that, because each knock costs a mail the time that
+//! connecting may take. A gateway that is aside is asked again early only when no other can be.
 
 use std::{
     collections::HashMap,
@@ -13,6 +16,11 @@ use jiff::Timestamp;
 use lightpost_clock::add;
 use lightpost_queue::schedule::Policy;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+
+/// The time that fruitless connecting took is at most this part of the time that a gateway is put aside for it; doubled each time,
+const ASIDE: u32 = 8;
+/// up to this.
+const ASIDE_MOST: u32 = 64;
 
 /// Whether an exchange may go to a gateway now.
 #[derive(Debug)]
@@ -27,11 +35,34 @@ pub(crate) enum Admission {
     Down(Timestamp),
 }
 
+/// How choosy a search for a gateway is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Search {
+    /// Gateways that are aside stay aside.
+    First,
+    /// No other could be used.
+    Last,
+}
+
+/// In this order.
+pub(crate) const SEARCHES: [Search; 2] = [Search::First, Search::Last];
+
+/// What becomes of a gateway that failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Block {
+    /// When it is tried again at the earliest.
+    pub(crate) until: Timestamp,
+    /// Whether this failure began the block; those that come together with it do not.
+    pub(crate) new: bool,
+}
+
 #[derive(Debug, Default)]
 struct Health {
     /// Failures in a row; zero is healthy.
     failures: u32,
     until: Timestamp,
+    /// As long as others serve.
+    aside: Timestamp,
     probing: bool,
 }
 
@@ -68,7 +99,7 @@ impl Gateway {
     }
 
     /// Whether an exchange may go now. A [`Probe`] has to live until the outcome is known.
-    pub(crate) fn admit(self: &Arc<Self>, now: Timestamp) -> Admission {
+    pub(crate) fn admit(self: &Arc<Self>, now: Timestamp, search: Search) -> Admission {
         let mut health = self.health();
         if health.failures == 0 {
             Admission::Open
@@ -76,6 +107,8 @@ impl Gateway {
             Admission::Down(health.until)
         } else if health.probing {
             Admission::Probing
+        } else if search == Search::First && now < health.aside {
+            Admission::Down(health.aside)
         } else {
             health.probing = true;
             Admission::Probe(Probe(self.clone()))
@@ -88,23 +121,40 @@ impl Gateway {
         (health.failures > 0 && now < health.until).then_some(health.until)
     }
 
+    /// Whether nothing speaks against using it.
+    pub(crate) fn healthy(&self) -> bool {
+        self.health().failures == 0
+    }
+
     /// The gateway answered.
     pub(crate) fn reached(&self) {
         self.health().failures = 0;
         self.changed.notify_waiters();
     }
 
-    /// The gateway cannot be used now. Exchanges that fail together count once. Returns when it is tried again.
-    pub(crate) fn failed(&self, now: Timestamp, policy: &Policy, at_least: Option<Duration>) -> Timestamp {
+    /// The gateway cannot be used now. Exchanges that fail together count once.
+    pub(crate) fn failed(&self, now: Timestamp, policy: &Policy, at_least: Option<Duration>) -> Block {
         let mut health = self.health();
-        if health.failures == 0 || now >= health.until {
+        let new = health.failures == 0 || now >= health.until;
+        if new {
             health.failures = health.failures.saturating_add(1);
             health.until = add(now, policy.wait(health.failures));
         }
         if let Some(wait) = at_least {
             health.until = health.until.max(add(now, wait.min(policy.lifetime)));
         }
-        health.until
+        Block {
+            until: health.until,
+            new,
+        }
+    }
+
+    /// Puts a gateway that failed after `spent` aside for as long as another one serves; never for longer than `most`.
+    pub(crate) fn put_aside(&self, now: Timestamp, spent: Duration, most: Duration) {
+        let mut health = self.health();
+        let doubled = ASIDE.saturating_mul(1 << health.failures.saturating_sub(1).min(16));
+        let span = spent.saturating_mul(doubled.min(ASIDE_MOST)).min(most);
+        health.aside = health.aside.max(add(now, span));
     }
 
     /// Waits until something about the gateway's health changes.
@@ -129,6 +179,11 @@ impl Gateway {
         }
         self.permits.clone().try_acquire_many_owned(free).ok()
     }
+
+    /// Whether a right to send is free now.
+    pub(crate) fn has_room(&self) -> bool {
+        self.permits.available_permits() > 0
+    }
 }
 
 /// All gateways by URI.
@@ -152,33 +207,81 @@ impl Gateways {
 mod tests {
     use super::*;
 
+    const POLICY: Policy = Policy {
+        first: Duration::from_secs(10),
+        longest: Duration::from_secs(60),
+        factor: 2.0,
+        lifetime: Duration::from_secs(1000),
+        reply: Duration::from_secs(5),
+    };
+
+    fn after(seconds: u64) -> Timestamp {
+        add(
+            Timestamp::from_second(1_900_000_000).unwrap(),
+            Duration::from_secs(seconds),
+        )
+    }
+
+    fn block(seconds: u64, new: bool) -> Block {
+        Block {
+            until: after(seconds),
+            new,
+        }
+    }
+
     #[test]
     fn failures_that_come_together_count_once() {
-        let policy = Policy {
-            first: Duration::from_secs(10),
-            longest: Duration::from_secs(60),
-            factor: 2.0,
-            lifetime: Duration::from_secs(1000),
-            reply: Duration::from_secs(5),
-        };
-        let now = Timestamp::from_second(1_900_000_000).unwrap();
-        let after = |seconds| add(now, Duration::from_secs(seconds));
         let gateway = Arc::new(Gateway::new(2));
-        assert!(matches!(gateway.admit(now), Admission::Open));
-        assert_eq!(gateway.failed(now, &policy, None), after(10));
-        assert_eq!(gateway.failed(after(1), &policy, None), after(10));
-        assert!(matches!(gateway.admit(after(9)), Admission::Down(until) if until == after(10)));
-        let Admission::Probe(probe) = gateway.admit(after(10)) else {
+        let admit = |seconds| gateway.admit(after(seconds), Search::First);
+        assert!(matches!(admit(0), Admission::Open));
+        assert_eq!(gateway.failed(after(0), &POLICY, None), block(10, true));
+        assert_eq!(gateway.failed(after(1), &POLICY, None), block(10, false));
+        assert!(matches!(admit(9), Admission::Down(until) if until == after(10)));
+        let Admission::Probe(probe) = admit(10) else {
             panic!("no probe");
         };
-        assert!(matches!(gateway.admit(after(10)), Admission::Probing));
-        assert_eq!(gateway.failed(after(12), &policy, None), after(32));
+        assert!(matches!(admit(10), Admission::Probing));
+        assert_eq!(gateway.failed(after(12), &POLICY, None), block(32, true));
         drop(probe);
         assert_eq!(
-            gateway.failed(after(13), &policy, Some(Duration::from_secs(500))),
-            after(513)
+            gateway.failed(after(13), &POLICY, Some(Duration::from_secs(500))),
+            block(513, false)
         );
         gateway.reached();
-        assert!(matches!(gateway.admit(after(14)), Admission::Open));
+        assert!(matches!(admit(14), Admission::Open));
+    }
+
+    #[test]
+    fn a_gateway_that_is_aside_is_asked_early_only_when_no_other_can_be() {
+        let gateway = Arc::new(Gateway::new(2));
+        let (spent, most) = (Duration::from_secs(4), Duration::from_secs(200));
+        gateway.failed(after(0), &POLICY, None);
+        gateway.put_aside(after(0), spent, most);
+        let down = |seconds| match gateway.admit(after(seconds), Search::First) {
+            Admission::Down(until) => until,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(down(5), after(10));
+        assert_eq!(down(11), after(32));
+        assert!(matches!(
+            gateway.admit(after(5), Search::Last),
+            Admission::Down(_)
+        ));
+        assert!(matches!(
+            gateway.admit(after(11), Search::Last),
+            Admission::Probe(_)
+        ));
+        gateway.failed(after(40), &POLICY, None);
+        gateway.put_aside(after(40), spent, most);
+        assert_eq!(down(60), after(40 + 64));
+        for now in [200, 400, 600] {
+            gateway.failed(after(now), &POLICY, None);
+            gateway.put_aside(after(now), spent, most);
+        }
+        assert_eq!(down(700), after(800));
+        assert!(matches!(
+            gateway.admit(after(800), Search::First),
+            Admission::Probe(_)
+        ));
     }
 }

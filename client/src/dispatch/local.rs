@@ -53,6 +53,10 @@ impl Shared {
         let mut session: Option<Session> = None;
         let mut broken: Option<SmtpError> = None;
         for message in claimed {
+            if self.stop.is_cancelled() {
+                // What is left is queued again at the next start.
+                break;
+            }
             let original = Arc::new(Original::from(&message));
             let (dead, alive): (Vec<_>, Vec<_>) = message
                 .recipients

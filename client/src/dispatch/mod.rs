@@ -26,7 +26,7 @@ mod tests;
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::Arc,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -36,14 +36,15 @@ use lightpost_queue::{LOCAL, Store};
 use lightpost_smtp::send::Target;
 use lightpost_transport::Transport;
 use tokio::{
-    sync::{Notify, mpsc},
-    task::JoinSet,
+    sync::{Notify, Semaphore, mpsc},
+    task::{Id, JoinError, JoinSet},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::{
     gateway::Gateways,
     settle::{Fate, Original, Settler, Verdict},
+    worker::Ended,
 };
 use crate::{config::Config, discover::Discovery};
 
@@ -51,16 +52,21 @@ use crate::{config::Config, discover::Discovery};
 const LEASE: Duration = Duration::from_secs(300);
 /// The wait before a store that refused is asked again.
 const STORE_RETRY: Duration = Duration::from_secs(1);
-/// Workers at once.
-const WORKERS: usize = 1024;
+/// Workers that claim and plan at once.
+const WORKERS: usize = 64;
+/// Destinations that are looked after at once. Those that wait for a name server or a busy gateway count.
+const DESTINATIONS: usize = 100_000;
 /// Verdicts that wait for the settler before senders wait, too.
 const VERDICTS: usize = 1024;
 /// Changes of the queue within this time are looked at together.
 const GATHER: Duration = Duration::from_millis(2);
 /// A worker that found nothing although something was due is not started again before this.
 const IDLE: Duration = Duration::from_millis(100);
-/// How long running exchanges may take when the dispatcher is stopped.
+/// How long workers may take when the dispatcher is stopped.
 const GRACE: Duration = Duration::from_secs(5);
+/// How long replies are waited for then. Those that are almost there come within it; the other exchanges stay open, which costs
+/// nothing but a repeat.
+const LAST_REPLIES: Duration = Duration::from_millis(1500);
 
 /// What workers and senders share.
 pub(crate) struct Shared {
@@ -70,13 +76,22 @@ pub(crate) struct Shared {
     pub(crate) transport: Arc<dyn Transport>,
     pub(crate) clock: Clock,
     pub(crate) stop: CancellationToken,
+    /// Ends exchanges that wait for a connection or a reply, after `stop`.
+    leave_open: CancellationToken,
     gateways: Gateways,
+    working: Semaphore,
+    /// Destinations of which nothing can leave, and since when nobody looked through what is due.
+    parked: Mutex<HashMap<String, Timestamp>>,
     verdicts: mpsc::Sender<Verdict>,
     wake: Arc<Notify>,
     running: TaskTracker,
 }
 
 impl Shared {
+    fn parked(&self) -> MutexGuard<'_, HashMap<String, Timestamp>> {
+        self.parked.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Hands fates to the settler.
     async fn settle(&self, original: Arc<Original>, fates: Vec<Fate>) {
         if fates.is_empty() {
@@ -121,7 +136,10 @@ pub(crate) async fn run(parts: Parts) {
         transport: parts.transport,
         clock: parts.clock,
         stop: parts.stop,
+        leave_open: CancellationToken::new(),
         gateways: Gateways::default(),
+        working: Semaphore::new(WORKERS),
+        parked: Mutex::default(),
         verdicts,
         wake,
         running: TaskTracker::new(),
@@ -131,7 +149,8 @@ pub(crate) async fn run(parts: Parts) {
         shared: shared.clone(),
         local: Arc::new(parts.local),
         workers: JoinSet::new(),
-        active: HashSet::new(),
+        active: HashMap::new(),
+        busy: HashSet::new(),
         idle: HashMap::new(),
     };
     desk.run().await;
@@ -140,11 +159,13 @@ pub(crate) async fn run(parts: Parts) {
     let clock = shared.clock.clone();
     drop(desk);
     shared.running.close();
-    if clock.timeout(GRACE, shared.running.wait()).await.is_err() {
+    if clock.timeout(LAST_REPLIES, shared.running.wait()).await.is_err() {
         tracing::info!(
             left = shared.running.len(),
             "exchanges without a reply stay open and are repeated later"
         );
+        shared.leave_open.cancel();
+        let _ = clock.timeout(GRACE, shared.running.wait()).await;
     }
     drop(shared);
     // Senders that are still waiting hold on to the settler; what they learn later is learnt again by a repeat.
@@ -164,9 +185,10 @@ async fn late_replies(shared: Arc<Shared>) {
 struct Desk {
     shared: Arc<Shared>,
     local: Arc<Target>,
-    workers: JoinSet<(String, usize)>,
-    active: HashSet<String>,
-    /// Destinations whose worker found nothing, and until when they are passed over.
+    workers: JoinSet<Ended>,
+    active: HashMap<Id, String>,
+    busy: HashSet<String>,
+    /// Destinations of which nothing can be sent, and until when they are passed over.
     idle: HashMap<String, Timestamp>,
 }
 
@@ -185,34 +207,43 @@ impl Desk {
                 () = shared.stop.cancelled() => break,
                 () = shared.store.changed() => shared.clock.sleep(GATHER).await,
                 () = shared.wake.notified() => {}
-                Some(ended) = self.workers.join_next() => self.ended(ended),
+                Some(ended) = self.workers.join_next_with_id() => self.ended(ended),
                 () = sleep => {}
             }
-            while let Some(ended) = self.workers.try_join_next() {
+            while let Some(ended) = self.workers.try_join_next_with_id() {
                 self.ended(ended);
             }
         }
         // Workers see the same signal and end between two claims.
-        while let Some(ended) = self.workers.join_next().await {
-            self.ended(ended);
+        let ended = async { while self.workers.join_next().await.is_some() {} };
+        if shared.clock.timeout(GRACE, ended).await.is_err() {
+            tracing::info!("a worker does not end and is left; what it had is taken up at the next start");
+            self.workers.shutdown().await;
         }
     }
 
-    fn ended(&mut self, ended: Result<(String, usize), tokio::task::JoinError>) {
-        match ended {
-            Ok((destination, claimed)) => {
-                self.active.remove(&destination);
-                if claimed == 0 {
-                    self.idle.insert(destination, add(self.shared.clock.now(), IDLE));
-                }
-            }
+    fn ended(&mut self, ended: Result<(Id, Ended), JoinError>) {
+        let now = self.shared.clock.now();
+        let (id, until) = match ended {
+            Ok((
+                id,
+                Ended {
+                    until: Some(until), ..
+                },
+            )) => (id, Some(until)),
+            Ok((id, Ended { claimed: 0, .. })) => (id, Some(add(now, IDLE))),
+            Ok((id, _)) => (id, None),
             Err(error) => {
-                // Which one it was is not known; all others end and are started again.
-                tracing::error!(%error, "a worker broke");
-                if self.workers.is_empty() {
-                    self.active.clear();
-                }
+                tracing::error!(%error, "a worker broke; its destination is taken up again");
+                (error.id(), Some(add(now, STORE_RETRY)))
             }
+        };
+        let Some(destination) = self.active.remove(&id) else {
+            return;
+        };
+        self.busy.remove(&destination);
+        if let Some(until) = until {
+            self.idle.insert(destination, until);
         }
     }
 
@@ -221,38 +252,42 @@ impl Desk {
         let shared = self.shared.clone();
         let now = shared.clock.now();
         self.idle.retain(|_, until| now < *until);
-        let (mut due, next) = match futures_util::try_join!(shared.store.due(now), shared.store.next_due()) {
-            Ok(found) => found,
-            Err(error) => {
-                tracing::error!(%error, "the queue cannot be read; trying again");
-                return Some(add(now, STORE_RETRY));
-            }
-        };
+        let (mut due, next) =
+            match futures_util::try_join!(shared.store.due(now), shared.store.next_due_after(now)) {
+                Ok(found) => found,
+                Err(error) => {
+                    tracing::error!(%error, "the queue cannot be read; trying again");
+                    return Some(add(now, STORE_RETRY));
+                }
+            };
         due.sort_by_key(|one| std::cmp::Reverse(one.priority));
         for one in due {
             let passed_over =
-                self.active.contains(&one.destination) || self.idle.contains_key(&one.destination);
-            if passed_over || self.workers.len() >= WORKERS {
+                self.busy.contains(&one.destination) || self.idle.contains_key(&one.destination);
+            if passed_over || self.workers.len() >= DESTINATIONS {
                 continue;
             }
-            self.active.insert(one.destination.clone());
             self.start(one.destination);
         }
-        // What is due already is in the hands of workers, whose end is waited for; only what passes over has to be looked at again.
-        let later = next.filter(|at| *at > now);
-        later.into_iter().chain(self.idle.values().copied()).min()
+        // What is due already is in the hands of workers, whose end is waited for, or passed over until a known time.
+        next.into_iter().chain(self.idle.values().copied()).min()
     }
 
     fn start(&mut self, destination: String) {
         let shared = self.shared.clone();
         let local = self.local.clone();
-        self.workers.spawn(async move {
-            let claimed = if destination == LOCAL {
-                shared.serve_local(local).await
-            } else {
-                shared.serve(destination.clone()).await
-            };
-            (destination, claimed)
+        self.busy.insert(destination.clone());
+        let name = destination.clone();
+        let worker = self.workers.spawn(async move {
+            if name == LOCAL {
+                let claimed = shared.serve_local(local).await;
+                return Ended {
+                    claimed,
+                    ..Ended::default()
+                };
+            }
+            shared.serve(name).await
         });
+        self.active.insert(worker.id(), destination);
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use http::{HeaderMap, StatusCode, header};
 use jiff::Timestamp;
 use lightpost_clock::until;
-use lightpost_mail::EnhancedCode;
+use lightpost_mail::{Address, EnhancedCode, Recipient};
 use lightpost_queue::WaitReason;
 use lightpost_transport::Reply;
 use serde::Deserialize;
@@ -15,6 +15,8 @@ use serde::Deserialize;
 pub(crate) enum Meaning {
     /// On disk at the gateway, all but these recipients.
     Accepted(Vec<RefusedRecipient>),
+    /// On disk at the gateway, but for which recipients cannot be understood.
+    Unclear(String),
     /// Refused for good.
     Refused(EnhancedCode, String),
     /// To be tried again.
@@ -45,11 +47,24 @@ pub(crate) struct RefusedRecipient {
     pub(crate) detail: String,
 }
 
+impl RefusedRecipient {
+    /// Whether `address` is meant: as it is, or as the argument of RCPT TO.
+    pub(crate) fn is(&self, address: &Address) -> bool {
+        if self.address == address.as_str() {
+            return true;
+        }
+        let argument: Option<Recipient> = self.address.parse().ok();
+        argument.is_some_and(|argument| argument.address == *address)
+    }
+}
+
 #[derive(Debug, Default, Deserialize)]
 struct Problem {
     code: Option<String>,
     detail: Option<String>,
     title: Option<String>,
+    /// Of each transaction; only where the object was read.
+    recipients: Option<serde_json::Value>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -76,7 +91,7 @@ struct Named {
 pub(crate) fn judge(reply: &Reply, now: Timestamp) -> Meaning {
     let status = reply.status;
     if status.is_success() {
-        return Meaning::Accepted(refused(&reply.body));
+        return accepted(reply);
     }
     let problem: Problem = serde_json::from_slice(&reply.body).unwrap_or_default();
     let said = problem.detail.as_deref().or(problem.title.as_deref());
@@ -95,6 +110,10 @@ pub(crate) fn judge(reply: &Reply, now: Timestamp) -> Meaning {
     };
     match status.as_u16() {
         425 | 429 | 503 | 507 => later(true, true),
+        // This mail is refused, not all of ours.
+        403 if problem.recipients.is_some() => {
+            Meaning::Refused(code(status, problem.code.as_deref()), detail)
+        }
         // An operator has to mend certificates, tokens or lists of peers. Refusing for good would return everybody's mail for it.
         401 | 403 | 407 => later(true, true),
         // The gateway has other content under this id. Nothing is lost by sending ours under a new one.
@@ -118,8 +137,33 @@ fn code(status: StatusCode, given: Option<&str>) -> EnhancedCode {
         })
 }
 
-fn refused(body: &[u8]) -> Vec<RefusedRecipient> {
-    let accepted: Accepted = serde_json::from_slice(body).unwrap_or_default();
+/// What a 2xx says of the recipients. One that is meant to say something and does not may hide refusals.
+fn accepted(reply: &Reply) -> Meaning {
+    let media_type = reply.headers.get(header::CONTENT_TYPE);
+    let json = media_type
+        .and_then(|value| value.to_str().ok())
+        .is_some_and(|value| {
+            value
+                .split(';')
+                .next()
+                .unwrap_or_default()
+                .trim()
+                .ends_with("json")
+        });
+    let body = reply.body.trim_ascii();
+    if body.is_empty() || !(json || body.starts_with(b"{")) {
+        return Meaning::Accepted(Vec::new());
+    }
+    match serde_json::from_slice(body) {
+        Ok(accepted) => Meaning::Accepted(refused(accepted)),
+        Err(error) => Meaning::Unclear(format!(
+            "{}, but its body is cut or broken and may refuse recipients: {error}",
+            reply.status
+        )),
+    }
+}
+
+fn refused(accepted: Accepted) -> Vec<RefusedRecipient> {
     let listed = accepted
         .recipients
         .into_iter()
@@ -206,6 +250,7 @@ mod tests {
         ] {
             let shown = match reply(status, "", None) {
                 Meaning::Accepted(_) => "accepted".to_owned(),
+                Meaning::Unclear(_) => "unclear".to_owned(),
                 Meaning::Refused(code, _) => code.to_string(),
                 Meaning::Later(later) => format!(
                     "later, {} taken, {}",
@@ -229,6 +274,47 @@ mod tests {
         assert!(
             matches!(reply(422, r#"{"code":"4.2.0"}"#, None), Meaning::Refused(code, _) if code.class == 5)
         );
+    }
+
+    #[test]
+    fn a_403_about_the_mail_refuses_the_mail() {
+        let body = r#"{"code":"5.7.1","detail":"sender not allowed","recipients":[]}"#;
+        assert!(
+            matches!(reply(403, body, None), Meaning::Refused(code, _) if code == EnhancedCode::new(5, 7, 1))
+        );
+    }
+
+    #[test]
+    fn a_reply_that_may_hide_refusals_is_unclear() {
+        for (body, clear) in [
+            ("", true),
+            (" \r\n", true),
+            ("thank you", true),
+            ("{}", true),
+            (r#"{"recipients":[{"address":"a@b","status":"refu"#, false),
+            (r#"{"recipients":[{"status":"refused"}]}"#, false),
+        ] {
+            let meaning = reply(202, body, None);
+            assert_eq!(
+                matches!(meaning, Meaning::Accepted(_)),
+                clear,
+                "{body}: {meaning:?}"
+            );
+            assert_eq!(matches!(meaning, Meaning::Unclear(_)), !clear, "{body}");
+        }
+    }
+
+    #[test]
+    fn refused_addresses_are_found_as_they_are_and_as_arguments() {
+        let one = |address: &str| RefusedRecipient {
+            address: address.into(),
+            code: EnhancedCode::new(5, 1, 1),
+            detail: String::new(),
+        };
+        let odd = Address::parse("\"a>b\"@moon.example").unwrap();
+        assert!(one("\"a>b\"@moon.example").is(&odd));
+        assert!(one("<\"a>b\"@moon.example> NOTIFY=NEVER").is(&odd));
+        assert!(!one("a@moon.example").is(&odd));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Which exchange carries which recipients of a claimed message, and what becomes of those that nothing can carry now.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use lightpost_clock::add;
@@ -11,8 +11,9 @@ use url::Url;
 
 use super::{
     Shared,
-    gateway::{Admission, Gateway, Probe},
+    gateway::{Admission, Gateway, Probe, SEARCHES, Search},
     settle::Fate,
+    worker::Room,
 };
 use crate::{
     config::PathSettings,
@@ -56,22 +57,52 @@ pub(crate) fn hops_for(hops: &NextHops, message: Ulid) -> Vec<Hop> {
     order(hops.hops.clone(), &mut SmallRng::seed_from_u64(seed))
 }
 
+/// Whether a destination has another gateway.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Other {
+    /// None that may be tried.
+    None,
+    /// One that failed a while ago and may be tried again.
+    Suspect,
+    /// One that nothing speaks against.
+    Up,
+}
+
+/// What is known beside a claimed message when it is planned.
+pub(crate) struct Known<'a> {
+    /// The destination that it was claimed for.
+    pub(crate) destination: &'a str,
+    /// Where that one's mail goes: good for this claim, even when the records' time ends meanwhile.
+    pub(crate) found: &'a Result<NextHops, DiscoveryError>,
+    /// Open exchanges whose other recipients come due later, and when.
+    pub(crate) incomplete: HashMap<Ulid, Timestamp>,
+}
+
+impl Known<'_> {
+    fn hops(&self, shared: &Shared, destination: &str) -> Option<Result<NextHops, DiscoveryError>> {
+        if destination == self.destination {
+            return Some(self.found.clone());
+        }
+        shared.discovery.known(destination)
+    }
+}
+
 impl Shared {
-    /// Plans a message. `held` is the gateway whose probe the caller holds, if any.
-    pub(crate) fn plan(&self, message: &ClaimedMessage, held: &mut Option<(Url, Probe)>) -> Plan {
+    /// Plans a message. `room` is what the caller holds at gateways.
+    pub(crate) fn plan(&self, message: &ClaimedMessage, known: &Known<'_>, room: &mut Room) -> Plan {
         let now = self.clock.now();
         let mut plan = Plan::default();
         let mut recipients = message.recipients.clone();
         // The object of an exchange must not depend on the order in which its recipients were claimed.
         recipients.sort_by_key(|recipient| recipient.id);
         let (open, fresh): (Vec<_>, Vec<_>) = recipients.into_iter().partition(|one| one.exchange.is_some());
-        self.plan_repeats(&mut plan, message, open, now, held);
+        self.plan_repeats(&mut plan, message, open, now, known, room);
         for recipient in fresh {
             if recipient.expires <= now {
                 plan.fates.push(expired(recipient));
                 continue;
             }
-            match self.way(&plan, message, &recipient, now, held) {
+            match self.way(&plan, message, &recipient, now, known, room) {
                 Way::To(url, path, gateway, probe) => join(&mut plan, url, path, gateway, probe, recipient),
                 Way::Nowhere(disposition, detail) => plan.fates.push(Fate {
                     recipient,
@@ -90,18 +121,19 @@ impl Shared {
         message: &ClaimedMessage,
         mut open: Vec<ClaimedRecipient>,
         now: Timestamp,
-        held: &mut Option<(Url, Probe)>,
+        known: &Known<'_>,
+        room: &mut Room,
     ) {
         while let Some(exchange) = open.first().and_then(|one| one.exchange.clone()) {
             let same =
                 |one: &ClaimedRecipient| one.exchange.as_ref().is_some_and(|other| other.id == exchange.id);
             let (together, others): (Vec<_>, Vec<_>) = open.into_iter().partition(same);
             open = others;
-            if together.iter().any(|one| one.expires <= now) {
-                plan.fates.extend(together.into_iter().map(expired));
+            if together.iter().all(|one| one.expires <= now) {
+                plan.fates.extend(together.into_iter().map(expired_open));
                 continue;
             }
-            match self.repeat(message, &together, &exchange, now, held) {
+            match self.repeat(message, &together, &exchange, now, known, room) {
                 Ok(mut group) => {
                     group.recipients = together;
                     plan.groups.push(group);
@@ -123,7 +155,8 @@ impl Shared {
         together: &[ClaimedRecipient],
         exchange: &OpenExchange,
         now: Timestamp,
-        held: &mut Option<(Url, Probe)>,
+        known: &Known<'_>,
+        room: &mut Room,
     ) -> Result<Group, (Disposition, String)> {
         let destination = together
             .first()
@@ -135,6 +168,11 @@ impl Shared {
             let detail = format!("no route is for {destination} any more");
             return Err((retry(due, WaitReason::Discovery, true, false), detail));
         };
+        if let Some(due) = known.incomplete.get(&exchange.id) {
+            let due = (*due).max(add(now, FULL));
+            let detail = "waits for the other recipients of its exchange".to_owned();
+            return Err((retry(due, WaitReason::NoReply, false, false), detail));
+        }
         let mut carried: Vec<RecipientId> = exchange.recipients.clone();
         carried.sort_unstable();
         if !carried.iter().eq(together.iter().map(|one| &one.id)) {
@@ -143,13 +181,13 @@ impl Shared {
         }
         let gateway = self.gateways.get(url.as_str(), settings.concurrency);
         let ran_out = now >= add(exchange.begun, settings.reply(message.facts.size));
-        let other = self.other_gateway(destination, &url, now);
+        let other = self.other_gateway(destination, &url, now) != Other::None;
         if ran_out && other && gateway.down(now).is_some() {
             tracing::warn!(message = %message.id, exchange = %exchange.id, gateway = %url,
                 "no reply came and the gateway is down: another one takes over, the mail may arrive twice");
             return anew("given to another gateway after the time for a reply ran out; it may arrive twice");
         }
-        let probe = match self.admit(&url, &gateway, now, held) {
+        let probe = match admit(&url, &gateway, now, Search::Last, room) {
             Ok(probe) => probe,
             Err(until) => {
                 let until = until.unwrap_or_else(|| add(now, settings.retry_first));
@@ -167,22 +205,26 @@ impl Shared {
         })
     }
 
-    /// Whether another gateway of the destination is up.
-    pub(crate) fn other_gateway(&self, destination: &str, than: &Url, now: Timestamp) -> bool {
-        let Some(Ok(found)) = self.discovery.known(destination) else {
-            return false;
+    /// Whether another gateway of the destination is up, by what is known of it, be that old.
+    pub(crate) fn other_gateway(&self, destination: &str, than: &Url, now: Timestamp) -> Other {
+        let Some(found) = self.discovery.last_known(destination) else {
+            return Other::None;
         };
         let Some(settings) = self.config.paths.get(&found.path) else {
-            return false;
+            return Other::None;
         };
-        found.hops.iter().any(|hop| {
-            hop.url != *than
-                && self
-                    .gateways
-                    .get(hop.url.as_str(), settings.concurrency)
-                    .down(now)
-                    .is_none()
-        })
+        let others = found.hops.iter().filter(|hop| hop.url != *than);
+        others
+            .map(|hop| {
+                let gateway = self.gateways.get(hop.url.as_str(), settings.concurrency);
+                match gateway.down(now) {
+                    _ if gateway.healthy() => Other::Up,
+                    None => Other::Suspect,
+                    Some(_) => Other::None,
+                }
+            })
+            .max()
+            .unwrap_or(Other::None)
     }
 
     fn way(
@@ -191,9 +233,10 @@ impl Shared {
         message: &ClaimedMessage,
         recipient: &ClaimedRecipient,
         now: Timestamp,
-        held: &mut Option<(Url, Probe)>,
+        known: &Known<'_>,
+        room: &mut Room,
     ) -> Way {
-        let found = match self.discovery.known(&recipient.destination) {
+        let found = match known.hops(self, &recipient.destination) {
             Some(Ok(found)) => found,
             Some(Err(error)) => return self.undiscovered(recipient, &error, now),
             // Nobody has asked yet. Its own worker does, without holding up this one.
@@ -211,23 +254,37 @@ impl Shared {
                 "its path is gone".into(),
             );
         };
+        let hops = hops_for(&found, message.id);
         let mut until: Option<Timestamp> = None;
-        for hop in hops_for(&found, message.id) {
-            let gateway = self.gateways.get(hop.url.as_str(), settings.concurrency);
-            // What already goes there takes this recipient along.
-            if plan
-                .groups
-                .iter()
-                .any(|group| group.repeats.is_none() && group.url == hop.url)
-            {
-                return Way::To(hop.url, found.path, gateway, None);
-            }
-            match self.admit(&hop.url, &gateway, now, held) {
-                Ok(probe) => return Way::To(hop.url, found.path, gateway, probe),
-                Err(at) => {
-                    let at = at.unwrap_or_else(|| add(now, settings.retry_first));
-                    until = Some(until.map_or(at, |until| until.min(at)));
+        for search in SEARCHES {
+            let mut full: Option<(&Hop, Arc<Gateway>)> = None;
+            for hop in &hops {
+                // One with room is preferred among those of equal priority only.
+                if full
+                    .as_ref()
+                    .is_some_and(|(first, _)| first.priority != hop.priority)
+                {
+                    break;
                 }
+                let gateway = self.gateways.get(hop.url.as_str(), settings.concurrency);
+                // What already goes there takes this recipient along.
+                let goes = |group: &Group| group.repeats.is_none() && group.url == hop.url;
+                if plan.groups.iter().any(goes) {
+                    return Way::To(hop.url.clone(), found.path, gateway, None);
+                }
+                match admit(&hop.url, &gateway, now, search, room) {
+                    Ok(None) if !room.is_free(&hop.url, &gateway) => {
+                        full.get_or_insert((hop, gateway));
+                    }
+                    Ok(probe) => return Way::To(hop.url.clone(), found.path, gateway, probe),
+                    Err(at) => {
+                        let at = at.unwrap_or_else(|| add(now, settings.retry_first));
+                        until = Some(until.map_or(at, |until| until.min(at)));
+                    }
+                }
+            }
+            if let Some((hop, gateway)) = full {
+                return Way::To(hop.url.clone(), found.path, gateway, None);
             }
         }
         let due = until.unwrap_or_else(|| add(now, settings.retry_first));
@@ -235,25 +292,6 @@ impl Shared {
             retry(due.min(recipient.expires), WaitReason::Unreachable, false, true),
             "no gateway can be reached; it waits until one is tried again".into(),
         )
-    }
-
-    /// The right to use a gateway, or when it is tried again.
-    fn admit(
-        &self,
-        url: &Url,
-        gateway: &Arc<Gateway>,
-        now: Timestamp,
-        held: &mut Option<(Url, Probe)>,
-    ) -> Result<Option<Probe>, Option<Timestamp>> {
-        if let Some((_, probe)) = held.take_if(|(probed, _)| probed == url) {
-            return Ok(Some(probe));
-        }
-        match gateway.admit(now) {
-            Admission::Open => Ok(None),
-            Admission::Probe(probe) => Ok(Some(probe)),
-            Admission::Probing => Err(None),
-            Admission::Down(until) => Err(Some(until)),
-        }
     }
 
     fn undiscovered(&self, recipient: &ClaimedRecipient, error: &DiscoveryError, now: Timestamp) -> Way {
@@ -278,6 +316,25 @@ impl Shared {
     pub(crate) fn settings(&self, destination: &str) -> Option<&PathSettings> {
         let route = self.discovery.route(destination)?;
         self.config.paths.get(&route.path)
+    }
+}
+
+/// The right to use a gateway, or when it is tried again.
+fn admit(
+    url: &Url,
+    gateway: &Arc<Gateway>,
+    now: Timestamp,
+    search: Search,
+    room: &mut Room,
+) -> Result<Option<Probe>, Option<Timestamp>> {
+    if let Some(probe) = room.probe_of(url) {
+        return Ok(Some(probe));
+    }
+    match gateway.admit(now, search) {
+        Admission::Open => Ok(None),
+        Admission::Probe(probe) => Ok(Some(probe)),
+        Admission::Probing => Err(None),
+        Admission::Down(until) => Err(Some(until)),
     }
 }
 
@@ -342,6 +399,14 @@ pub(crate) fn expired(recipient: ClaimedRecipient) -> Fate {
         remote: None,
         detail,
     }
+}
+
+/// The same where an exchange has no reply.
+fn expired_open(recipient: ClaimedRecipient) -> Fate {
+    let mut fate = expired(recipient);
+    fate.detail
+        .push_str("; no reply came to the last exchange, so that it may have arrived");
+    fate
 }
 
 /// Host and port of a gateway, for people.

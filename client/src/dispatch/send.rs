@@ -14,12 +14,18 @@ use ulid::Ulid;
 
 use super::{
     Shared,
+    gateway::Block,
     object::{self, Ready},
     outcome::{Later, Meaning, RefusedRecipient, judge},
-    plan::{Group, authority, expired, retry},
+    plan::{Group, Other, authority, expired, retry},
     settle::{Fate, Original},
 };
 use crate::config::{Encoding, PathSettings};
+
+/// A gateway may always ask for this.
+const LONGEST_ASKED: Duration = Duration::from_secs(3600);
+/// Within this time after the deadline of an exchange its outcome is stored.
+const OUTCOME: Duration = Duration::from_secs(60);
 
 /// Recipients of one message that travel in one exchange.
 pub(crate) struct Job {
@@ -74,6 +80,18 @@ impl Job {
                 .map(|one| one.recipient.clone())
                 .collect(),
         }
+    }
+
+    /// How often the exchange will have been tried, and when the first of its recipients expires: one time to try again for all of
+    /// them, so that they stay together.
+    fn shared_times(&self) -> (u32, Timestamp) {
+        let recipients = &self.group.recipients;
+        let attempts = recipients.iter().map(|one| one.attempts).max();
+        let expires = recipients.iter().map(|one| one.expires).min();
+        (
+            attempts.unwrap_or_default().saturating_add(1),
+            expires.unwrap_or(Timestamp::MAX),
+        )
     }
 
     /// The same fate for all.
@@ -171,7 +189,8 @@ impl Shared {
             gateway: one.exchange.gateway.to_string(),
             digest: one.digest,
             recipients: one.job.group.recipients.iter().map(|one| one.id).collect(),
-            until: one.until,
+            // Until then the outcome comes from the transport, which gives up at `until`.
+            until: add(one.until, OUTCOME),
         });
         let now = self.clock.now();
         if let Err(error) = self.store.begin_exchanges(exchanges.collect(), now).await {
@@ -197,7 +216,12 @@ impl Shared {
         let Leaving {
             job, exchange, until, ..
         } = leaving;
-        let outcome = self.transport.send(exchange, until).await;
+        let begun = self.clock.now();
+        let outcome = tokio::select! {
+            outcome = self.transport.send(exchange, until) => outcome,
+            // It stays open in the store.
+            () = self.leave_open.cancelled() => return,
+        };
         match outcome {
             Outcome::Replied(reply) => self.replied(job, &reply).await,
             Outcome::InCustody { until } => {
@@ -213,7 +237,7 @@ impl Shared {
                 )
                 .await;
             }
-            Outcome::Failed(failure) => self.failed(job, &failure).await,
+            Outcome::Failed(failure) => self.failed(job, &failure, begun).await,
         }
     }
 
@@ -230,64 +254,99 @@ impl Shared {
                 job.group.gateway.reached();
                 self.finish(job, |_| Disposition::Failed(code), &detail).await;
             }
+            Meaning::Unclear(detail) => {
+                job.group.gateway.reached();
+                tracing::error!(gateway = %authority(&job.group.url), message = %job.original.id, detail,
+                    "a reply cannot be understood; the mail is held");
+                self.finish(job, |_| Disposition::Held(detail.clone()), &detail)
+                    .await;
+            }
             Meaning::Later(later) => self.later(job, later, reply.status.as_u16(), now).await,
         }
     }
 
     async fn later(&self, job: Job, later: Later, status: u16, now: Timestamp) {
         let gateway = authority(&job.group.url);
-        if matches!(status, 401 | 403 | 407) {
-            tracing::error!(
-                gateway,
-                detail = later.detail,
-                "the gateway does not let us in; mail for it waits: set [tls] certificate or the path's token, or ask its operator to add us as a [[peer]]"
-            );
-        } else if status == 409 {
-            tracing::warn!(gateway, message = %job.original.id, "the gateway knows the exchange with other content; it is sent anew");
+        if status == 409 && job.repeats() {
+            tracing::error!(gateway, message = %job.original.id,
+                "the gateway has this exchange with other content, as after a change of `name`; what it has may be this very mail: \
+                 look for the exchange in the gateway's queue, then cancel the mail here or submit it anew");
+            let held = Disposition::Held("the gateway has this exchange with other content".into());
+            self.finish(job, |_| held.clone(), &later.detail).await;
+            return;
         }
         let mut wait = later.after;
         match self.config.paths.get(&job.group.path) {
             Some(settings) if later.whole_gateway => {
-                let until = job
-                    .group
-                    .gateway
-                    .failed(now, &settings.policy(job.facts.size), later.after);
-                wait = Some(lightpost_clock::until(now, until));
+                let block = self.block(&job, settings, now, later.after);
+                wait = Some(lightpost_clock::until(now, block.until));
+                if block.new && matches!(status, 401 | 403 | 407) {
+                    tracing::error!(
+                        gateway,
+                        detail = later.detail,
+                        "the gateway does not let us in; mail for it waits: set [tls] certificate or the path's token, or ask its operator to add us as a [[peer]]"
+                    );
+                } else if block.new {
+                    tracing::warn!(gateway, detail = later.detail, until = %block.until, "a gateway takes nothing now");
+                }
             }
             _ => job.group.gateway.reached(),
         }
-        if later.not_taken {
-            self.again_anew(job, later.reason, wait, &later.detail).await;
-        } else {
-            self.again(job, later.reason, wait, &later.detail).await;
-        }
+        // That this copy was not taken says nothing about one that went before.
+        let anew = later.not_taken && !job.repeats();
+        self.retry(job, later.reason, wait, anew, &later.detail).await;
+    }
+
+    /// Blocks a job's gateway. No wait that it asks for goes beyond what the path itself may ask for.
+    fn block(&self, job: &Job, settings: &PathSettings, now: Timestamp, asked: Option<Duration>) -> Block {
+        let most = settings
+            .retry_longest
+            .max(settings.path.outage_max)
+            .max(LONGEST_ASKED);
+        let policy = settings.policy(job.facts.size);
+        let asked = asked.map(|asked| asked.min(most));
+        job.group.gateway.failed(now, &policy, asked)
     }
 
     async fn accepted(&self, job: Job, refused: Vec<RefusedRecipient>, said: &str) {
         let original = job.original.clone();
+        let gateway = authority(&job.group.url);
         let mut fates = job.all(|_| Disposition::Delivered, said);
+        let mut strange = Vec::new();
         for one in refused {
-            let address = one
-                .address
-                .trim_start_matches('<')
-                .split('>')
-                .next()
-                .unwrap_or_default();
+            let mut found = false;
+            for fate in fates
+                .iter_mut()
+                .filter(|fate| one.is(&fate.recipient.recipient.address))
+            {
+                found = true;
+                fate.disposition = Disposition::Failed(one.code);
+                fate.detail.clone_from(&one.detail);
+            }
+            if !found {
+                strange.push(one.address);
+            }
+        }
+        if !strange.is_empty() {
+            let detail = format!(
+                "the gateway refused a recipient that it was not given: {}",
+                strange.join(", ")
+            );
+            tracing::error!(gateway, message = %original.id, detail, "a reply cannot be understood; the mail is held");
             for fate in &mut fates {
-                if fate.recipient.recipient.address.as_str() == address {
-                    fate.disposition = Disposition::Failed(one.code);
-                    fate.detail.clone_from(&one.detail);
+                if fate.disposition == Disposition::Delivered {
+                    fate.disposition = Disposition::Held(detail.clone());
+                    fate.detail.clone_from(&detail);
                 }
             }
         }
         self.settle(original, fates).await;
     }
 
-    async fn failed(&self, job: Job, failure: &Failure) {
-        let now = self.clock.now();
+    async fn failed(&self, job: Job, failure: &Failure, begun: Timestamp) {
         let detail = failure.to_string();
         match failure {
-            Failure::Unreachable { .. } => self.unreachable(job, &detail, now).await,
+            Failure::Unreachable { .. } => self.unreachable(job, &detail, begun).await,
             Failure::Interrupted { .. } | Failure::Object(_) => {
                 self.again(job, WaitReason::Interrupted, None, &detail).await;
             }
@@ -296,35 +355,53 @@ impl Shared {
     }
 
     /// No octet has left: another gateway may take it at once.
-    async fn unreachable(&self, job: Job, detail: &str, now: Timestamp) {
+    async fn unreachable(&self, job: Job, detail: &str, begun: Timestamp) {
+        let now = self.clock.now();
         let Some(settings) = self.config.paths.get(&job.group.path) else {
             return;
         };
-        let until = job
-            .group
-            .gateway
-            .failed(now, &settings.policy(job.facts.size), None);
-        tracing::warn!(gateway = %authority(&job.group.url), detail, until = %until, "a gateway cannot be reached");
-        let reply = settings.reply(job.facts.size);
-        // What may have arrived at this gateway goes to another one only when no reply can come any more.
-        let owed = job
-            .group
-            .repeats
-            .as_ref()
-            .is_some_and(|open| now < add(open.begun, reply));
-        if job.repeats() && !owed {
-            tracing::warn!(message = %job.original.id, "no reply came in time and the gateway is down: if another one takes over, the mail may arrive twice");
+        let (gateway, url) = (job.group.gateway.clone(), job.group.url.clone());
+        let block = self.block(&job, settings, now, None);
+        let other = |one: &ClaimedRecipient| self.other_gateway(&one.destination, &url, now);
+        if job.group.recipients.iter().any(|one| other(one) == Other::Up) {
+            gateway.put_aside(now, lightpost_clock::until(begun, now), settings.lifetime / 8);
         }
-        let url = job.group.url.clone();
-        let disposition = |one: &ClaimedRecipient| {
-            let other = !owed && self.other_gateway(&one.destination, &url, now);
-            let due = if other { now } else { until.min(one.expires) };
-            retry(
-                due,
+        if block.new {
+            tracing::warn!(gateway = %authority(&url), detail, until = %block.until, "a gateway cannot be reached");
+        }
+        // What may have arrived at this gateway goes to another one only when no reply can come any more.
+        let reply = settings.reply(job.facts.size);
+        let open = job.group.repeats.as_ref();
+        let owed = open.is_some_and(|open| now < add(open.begun, reply));
+        // The recipients of an open exchange stay together.
+        let together = open.map(|_| match owed {
+            true => Other::None,
+            false => job
+                .group
+                .recipients
+                .iter()
+                .map(other)
+                .min()
+                .unwrap_or(Other::None),
+        });
+        let others = together.is_some_and(|other| other != Other::None);
+        if others {
+            tracing::warn!(message = %job.original.id, "no reply came in time and the gateway is down: another one takes over, the mail may arrive twice");
+        }
+        let policy = settings.policy(job.facts.size);
+        let (attempts, expires) = job.shared_times();
+        let disposition = |one: &ClaimedRecipient| match together.unwrap_or_else(|| other(one)) {
+            Other::Up => retry(now, WaitReason::Unreachable, false, true),
+            Other::Suspect => {
+                let due = add(now, policy.wait(attempts)).min(expires);
+                retry(due, WaitReason::Unreachable, true, true)
+            }
+            Other::None => retry(
+                block.until.min(expires),
                 WaitReason::Unreachable,
-                !other,
-                other || one.exchange.is_none(),
-            )
+                true,
+                together.is_none(),
+            ),
         };
         self.finish(job, disposition, detail).await;
     }
@@ -332,11 +409,6 @@ impl Shared {
     /// Tried again by the path's policy, with the same exchange.
     async fn again(&self, job: Job, reason: WaitReason, at_least: Option<Duration>, detail: &str) {
         self.retry(job, reason, at_least, false, detail).await;
-    }
-
-    /// Tried again by the path's policy, with a new exchange.
-    async fn again_anew(&self, job: Job, reason: WaitReason, at_least: Option<Duration>, detail: &str) {
-        self.retry(job, reason, at_least, true, detail).await;
     }
 
     async fn retry(
@@ -352,15 +424,21 @@ impl Shared {
             return;
         };
         let policy = settings.policy(job.facts.size);
-        let disposition = |one: &ClaimedRecipient| {
-            let attempts = one.attempts.saturating_add(1);
-            match policy.next(attempts, now, one.expires) {
-                Some(due) => {
-                    let due = due.max(at_least.map_or(due, |wait| add(now, wait)));
-                    retry(due.min(one.expires), reason, true, close)
-                }
-                None => Disposition::Expired,
+        let (attempts, expires) = job.shared_times();
+        let due = add(now, policy.wait(attempts).max(at_least.unwrap_or_default()));
+        // An open exchange is repeated as long as one of its recipients may still be delivered to.
+        let last = job.group.recipients.iter().map(|one| one.expires).max();
+        let over = |one: &ClaimedRecipient| {
+            now >= if close {
+                one.expires
+            } else {
+                last.unwrap_or(one.expires)
             }
+        };
+        let disposition = |one: &ClaimedRecipient| match over(one) {
+            true => Disposition::Expired,
+            false if now < expires => retry(due.min(expires), reason, true, close),
+            false => retry(due.min(last.unwrap_or(due)), reason, true, close),
         };
         self.finish(job, disposition, detail).await;
     }

@@ -39,15 +39,22 @@ struct Scripted {
     script: Box<Script>,
     sent: Mutex<Vec<Sent>>,
     news: Notify,
+    /// How long a failure to connect takes.
+    connecting: Duration,
 }
 
 impl Scripted {
-    fn new(script: impl Fn(&Sent) -> Outcome + Send + Sync + 'static) -> Arc<Self> {
+    fn slow(connecting: Duration, script: impl Fn(&Sent) -> Outcome + Send + Sync + 'static) -> Arc<Self> {
         Arc::new(Self {
             script: Box::new(script),
             sent: Mutex::default(),
             news: Notify::new(),
+            connecting,
         })
+    }
+
+    fn new(script: impl Fn(&Sent) -> Outcome + Send + Sync + 'static) -> Arc<Self> {
+        Self::slow(Duration::ZERO, script)
     }
 
     fn sent(&self) -> Vec<Sent> {
@@ -95,6 +102,10 @@ impl Transport for Scripted {
             .push(sent);
         self.news.notify_one();
         match outcome {
+            Outcome::Failed(Failure::Unreachable { .. }) => {
+                Clock::system().sleep(self.connecting).await;
+                outcome
+            }
             // Stands for "no reply, ever".
             Outcome::Failed(Failure::NoReply { waited, .. }) if waited == Duration::MAX => {
                 std::future::pending().await
@@ -408,7 +419,10 @@ async fn an_interrupted_exchange_is_repeated_as_it_was() {
             1 => replied(500, ""),
             // Unreachable now, but the first one may have arrived: no other gateway may take it.
             2 => unreachable(),
-            3 => replied(409, ""),
+            // Nor does a refusal of this copy say anything about the first one.
+            3 => replied(503, ""),
+            4 => replied(429, ""),
+            5 => replied(401, ""),
             _ => replied(200, ""),
         },
     );
@@ -416,14 +430,167 @@ async fn an_interrupted_exchange_is_repeated_as_it_was() {
     let id = enqueue(&client, "s@earth.example", &["a@one.example"], MAIL, DAY).await;
     until(&client, id, all(Status::Delivered)).await;
     let sent = transport.sent();
-    assert_eq!(sent.len(), 5);
-    assert!(sent.iter().all(|one| one.gateway == sent[0].gateway));
+    assert_eq!(sent.len(), 7);
+    assert!(sent.iter().all(|one| {
+        one.gateway == sent[0].gateway && one.id == sent[0].id && one.object == sent[0].object
+    }));
+    client.stop().await;
+}
+
+#[tokio::test]
+async fn a_conflict_is_answered_by_a_new_exchange_only_when_nothing_went_before() {
+    for repeated in [false, true] {
+        let bench = Bench::new("").await;
+        let count = std::sync::atomic::AtomicUsize::new(usize::from(!repeated));
+        let transport =
+            Scripted::new(
+                move |_| match count.fetch_add(1, std::sync::atomic::Ordering::SeqCst) {
+                    0 => replied(500, ""),
+                    1 => replied(409, ""),
+                    _ => replied(202, ""),
+                },
+            );
+        let client = bench.start(&transport).await;
+        let id = enqueue(&client, "s@earth.example", &["a@one.example"], MAIL, DAY).await;
+        let expected = if repeated { Status::Held } else { Status::Delivered };
+        until(&client, id, all(expected)).await;
+        let sent = transport.sent();
+        assert_eq!(sent.len(), 2);
+        assert_eq!(sent[0].id == sent[1].id, repeated);
+        client.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn a_reply_that_may_hide_refusals_holds_the_mail() {
+    for body in [
+        r#"{"recipients":[{"address":"a@one.example","status":"refu"#,
+        r#"{"recipients":[{"address":"x@one.example","status":"refused","code":"5.1.1"}]}"#,
+    ] {
+        let bench = Bench::new("").await;
+        let transport = Scripted::new(move |_| replied(202, body));
+        let client = bench.start(&transport).await;
+        let id = enqueue(&client, "s@earth.example", &["a@one.example"], MAIL, DAY).await;
+        until(&client, id, all(Status::Held)).await;
+        client.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn the_recipients_of_an_exchange_stay_together() {
+    let bench = Bench::new("").await;
+    let first = std::sync::atomic::AtomicBool::new(true);
+    let transport = Scripted::new(move |sent| {
+        let both = domains(sent).len() == 2;
+        match both && first.swap(false, std::sync::atomic::Ordering::SeqCst) {
+            true => Outcome::Failed(Failure::Interrupted {
+                gateway: "gw1".into(),
+                cause: "reset".into(),
+            }),
+            false if both => replied(202, ""),
+            false => panic!("parted"),
+        }
+    });
+    let client = bench.start(&transport).await;
+    let id = enqueue(
+        &client,
+        "s@earth.example",
+        &["a@one.example", "b@two.example"],
+        MAIL,
+        DAY,
+    )
+    .await;
+    until(&client, id, all(Status::Delivered)).await;
+    assert_eq!(transport.sent().len(), 2);
+    assert_eq!(transport.sent()[0].id, transport.sent()[1].id);
+    client.stop().await;
+}
+
+/// Connecting to the first gateway takes a while and comes to nothing.
+#[tokio::test]
+async fn a_dead_first_gateway_costs_few_mails_its_connecting_time() {
+    let bench = Bench::new("").await;
+    let transport = Scripted::slow(Duration::from_millis(300), |sent| match sent.gateway.as_str() {
+        "https://gw1.example/in" => unreachable(),
+        _ => replied(202, ""),
+    });
+    let client = bench.start(&transport).await;
+    let clock = Clock::system();
+    let start = clock.instant();
+    while start.elapsed() < Duration::from_secs(2) {
+        let id = enqueue(&client, "s@earth.example", &["a@one.example"], MAIL, DAY).await;
+        until(&client, id, all(Status::Delivered)).await;
+    }
+    let knocks = transport
+        .sent()
+        .iter()
+        .filter(|one| one.gateway.contains("gw1"))
+        .count();
     assert!(
-        sent[..4]
-            .iter()
-            .all(|one| one.id == sent[0].id && one.object == sent[0].object)
+        knocks <= 2,
+        "{knocks} knocks, although the block itself is 200 ms at most"
     );
-    assert_ne!(sent[4].id, sent[0].id, "a conflict is answered by a new exchange");
+    client.stop().await;
+}
+
+#[tokio::test]
+async fn what_cannot_leave_is_not_written_to_again_and_again() {
+    let bench = Bench::new("").await;
+    let transport = Scripted::new(|_| unreachable());
+    let client = bench.start(&transport).await;
+    let mut ids = Vec::new();
+    for _ in 0..300 {
+        ids.push(enqueue(&client, "s@earth.example", &["a@three.example"], MAIL, DAY).await);
+    }
+    let knocks = transport.wait_for(1).await.len();
+    transport.wait_for(knocks + 5).await;
+    let mut events = 0;
+    for id in &ids {
+        events += client.store().message(*id).await.unwrap().unwrap().history.len();
+    }
+    let sent = transport.sent().len();
+    // Each was accepted; what was tried has two lines for each time.
+    assert!(
+        events <= ids.len() + 2 * sent + 2,
+        "{events} lines of history for {sent} knocks"
+    );
+    client.stop().await;
+}
+
+#[tokio::test]
+async fn a_busy_destination_does_not_stop_the_timers_of_others() {
+    let bench = Bench::new("concurrency = 1").await;
+    let first = std::sync::atomic::AtomicBool::new(true);
+    let transport = Scripted::new(move |sent| match sent.gateway.as_str() {
+        "https://gw3.example/in" => never(),
+        _ if first.swap(false, std::sync::atomic::Ordering::SeqCst) => replied(500, ""),
+        _ => replied(202, ""),
+    });
+    let client = bench.start(&transport).await;
+    for _ in 0..3 {
+        enqueue(&client, "s@earth.example", &["a@three.example"], MAIL, DAY).await;
+    }
+    transport.wait_for(1).await;
+    let id = enqueue(&client, "s@earth.example", &["a@two.example"], MAIL, DAY).await;
+    until(&client, id, all(Status::Delivered)).await;
+    client.stop().await;
+}
+
+#[tokio::test]
+async fn stopping_does_not_wait_for_connections_and_replies() {
+    let bench = Bench::new("").await;
+    let transport = Scripted::new(|_| never());
+    let client = bench.start(&transport).await;
+    enqueue(&client, "s@earth.example", &["a@one.example"], MAIL, DAY).await;
+    transport.wait_for(1).await;
+    let clock = Clock::system();
+    let start = clock.instant();
+    client.stop().await;
+    assert!(start.elapsed() < Duration::from_secs(3), "{:?}", start.elapsed());
+
+    let client = bench.start(&transport).await;
+    let sent = transport.wait_for(2).await;
+    assert_eq!(sent[0].id, sent[1].id, "what was left open is repeated");
     client.stop().await;
 }
 
