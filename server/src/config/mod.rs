@@ -100,7 +100,8 @@ fn walk(root: &Section<'_>) -> Option<Config> {
     if let Some(folder) = database
         .as_deref()
         .and_then(Path::parent)
-        .filter(|folder| !folder.is_dir())
+        // Empty where the configuration file was named without a folder: the one that the program runs in.
+        .filter(|folder| !folder.as_os_str().is_empty() && !folder.is_dir())
     {
         root.wrong(
             "database",

@@ -114,3 +114,14 @@ fn the_longest_match_wins() {
     }
     assert_eq!(config.onward.relays().len(), 5);
 }
+
+#[test]
+fn a_file_that_is_named_without_a_folder_has_its_database_beside_it() {
+    let (_folder, text) = sample();
+    let report = match Config::from_text(Path::new("server.toml"), &text) {
+        Ok(_) => String::new(),
+        // The sample's certificates are not here.
+        Err(problems) => problems.to_string(),
+    };
+    assert!(!report.contains("database"), "{report}");
+}
