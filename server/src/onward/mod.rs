@@ -1,8 +1,8 @@
 //! From the inbox to the local MTA.
 //!
-//! [`dispatch`] leases what is due and starts a delivery for each mail and server; [`deliver`] makes the attempt over a kept
+//! [`mod@dispatch`] leases what is due and starts a delivery for each mail and server; [`deliver`] makes the attempt over a kept
 //! session; [`outcome`] turns what the server said into the next status, purely; [`notify`] writes the notification where
-//! one is due; [`settle`] stores outcomes and notifications together, many in one transaction. The stored status is the
+//! one is due; [`mod@settle`] stores outcomes and notifications together, many in one transaction. The stored status is the
 //! checkpoint: what a crash interrupts is leased, and queued again at the next start.
 
 mod deliver;

@@ -1,7 +1,7 @@
 //! A deep-space link for UDP, in user space and in real time.
 //!
 //! Clients talk to the link's own address; each gets a socket of its own towards the target, so that the target tells them
-//! apart and its answers find their way back. Both directions are a [`Direction`] each, shared by all clients. What is under
+//! apart and its answers find their way back. Both directions are a [`Direction`](crate::link::Direction) each, shared by all clients. What is under
 //! way waits in a thread per direction: timers of the asynchronous runtime tick in milliseconds, which is as much as the
 //! light takes across 300 km.
 
