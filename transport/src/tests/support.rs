@@ -21,8 +21,8 @@ use http::HeaderMap;
 use http_body_util::BodyExt;
 use lightpost_clock::Clock;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use ring::digest;
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
 use tokio::{sync::mpsc, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 use ulid::Ulid;
@@ -243,7 +243,7 @@ async fn echo(
     headers: HeaderMap,
     mut body: Body,
 ) -> axum::response::Response {
-    let (mut hash, mut octets) = (Sha256::new(), 0);
+    let (mut hash, mut octets) = (digest::Context::new(&digest::SHA256), 0);
     while let Some(frame) = body.frame().await {
         let Ok(frame) = frame else {
             let _ = ends.send(End::Broken(octets));
@@ -261,7 +261,7 @@ async fn echo(
     let text = |name: &str| headers.get(name).map(|value| value.to_str().unwrap().to_owned());
     let answer = json!({
         "octets": octets,
-        "sha256": hex(&hash.finalize()),
+        "sha256": hex(hash.finish().as_ref()),
         "names": peer.names,
         "carrier": peer.carrier.protocol(),
         "local": peer.address.ip().is_loopback(),
