@@ -198,7 +198,7 @@ fn strangers_and_damaged_objects_are_refused() {
 
         let digest = "Unencoded-Digest: sha-256=:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=:";
         let (status, body) = peers.post(version, Some(&peers.known), &[plain[0], digest], &object);
-        assert_eq!(status, Some(400), "HTTP/{version}, wrong digest: {body}");
+        assert_eq!(status, Some(408), "HTTP/{version}, wrong digest: {body}");
         let (status, body) = peers.post(
             version,
             Some(&peers.known),

@@ -116,7 +116,7 @@ fn walk(root: &Section<'_>) -> Option<Config> {
     if let Some(folder) = database
         .as_deref()
         .and_then(Path::parent)
-        .filter(|folder| !folder.is_dir())
+        .filter(|folder| !folder.as_os_str().is_empty() && !folder.is_dir())
     {
         root.wrong(
             "database",
