@@ -18,7 +18,7 @@ use super::lookup::{Answer, Nothing};
 
 /// While the resolver is silent, it is asked again only so often (RFC 8767 section 5).
 const RECHECK: Duration = Duration::from_secs(30);
-/// Negative and failed answers that are remembered; beyond, those that ended are dropped.
+/// Answers that are remembered; beyond, those that ended are dropped, negative ones first.
 const MOST: usize = 10_000;
 
 /// What is known of a name.
@@ -97,6 +97,7 @@ impl<T: Clone> Cache<T> {
         let mut map = self.lock();
         if map.len() >= MOST {
             map.retain(|_, entry| entry.records.is_some() || now < entry.until);
+            make_room(&mut map);
         }
         let old = map.remove(name);
         let had = old.as_ref().is_some_and(|entry| entry.records.is_some());
@@ -183,8 +184,46 @@ pub(crate) fn replace(path: &Path, content: &[u8]) -> std::io::Result<()> {
     std::fs::rename(&new, path)
 }
 
+/// Drops those that end or ended first, many at once, so that this is rare. Names come from whoever sends mail: without a bound they
+/// could be made up until the memory is full.
+fn make_room<T>(map: &mut HashMap<String, Entry<T>>) {
+    let Some(surplus) = map
+        .len()
+        .checked_sub(MOST - MOST / 10)
+        .filter(|_| map.len() >= MOST)
+    else {
+        return;
+    };
+    let mut ends: Vec<Timestamp> = map.values().map(|entry| entry.until).collect();
+    let (_, last, _) = ends.select_nth_unstable(surplus);
+    let (last, mut left) = (*last, surplus);
+    map.retain(|_, entry| {
+        let goes = left > 0 && entry.until <= last;
+        left -= usize::from(goes);
+        !goes
+    });
+}
+
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn made_up_names_do_not_fill_the_memory() {
+        let cache = Cache::default();
+        let now = Timestamp::from_second(1_900_000_000).unwrap();
+        for number in 0..3 * MOST as u64 {
+            let answer = Answer::Records(vec![number], Duration::from_secs(60));
+            cache.put(
+                &format!("{number}.example"),
+                answer,
+                add(now, Duration::from_millis(number)),
+            );
+        }
+        let kept = cache.kept();
+        assert!(kept.len() <= MOST, "{}", kept.len());
+        let newest = format!("{}.example", 3 * MOST - 1);
+        assert!(kept.iter().any(|one| one.name == newest));
+    }
+
     use super::*;
 
     fn at(seconds: i64) -> Timestamp {
