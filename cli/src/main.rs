@@ -18,6 +18,10 @@ mod submit;
 use std::process::ExitCode;
 
 use args::Command;
+
+/// Many small, short-lived pieces by several threads: measured faster and steadier in memory than the system's allocator.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 use failure::{Failure, code};
 use output::Output;
 

@@ -72,7 +72,7 @@ impl Server {
         let config = Arc::new(config);
         let tcp_tls = server_tls(&config, &[b"h2", b"http/1.1"])?;
         let quic_tls = server_tls(&config, &[b"h3"])?;
-        let (tcp, quic) = bind(&config, quic_tls).await?;
+        let (tcp, quic) = bind(&config, &quic_tls).await?;
         let https = tcp
             .local_addr()
             .map_err(|cause| listen_error(config.listen.https, cause))?;
@@ -97,8 +97,7 @@ impl Server {
             clock.clone(),
             stop.clone(),
         ));
-        let (paths, quic_clock, quic_stop) = (config.paths.clone(), clock.clone(), stop.clone());
-        tasks.spawn(async move { listener::serve_paths(quic, router, &paths, quic_clock, quic_stop).await });
+        tasks.spawn(quic.serve(router, clock.clone(), stop.clone()));
         let admin_address = admin.address;
         admin.serve(&config, &store, &clock, &stop, &mut tasks);
         tasks.spawn(housekeeping::run(
@@ -162,8 +161,8 @@ fn server_tls(config: &Config, alpn: &[&[u8]]) -> Result<Arc<rustls::ServerConfi
 /// Binds TCP and UDP on the same port. Where the system chooses it, UDP may be taken by somebody else: then another.
 async fn bind(
     config: &Config,
-    tls: Arc<rustls::ServerConfig>,
-) -> Result<(TcpListener, quinn::Endpoint), StartError> {
+    tls: &rustls::ServerConfig,
+) -> Result<(TcpListener, listener::Listener), StartError> {
     let wanted = config.listen.https;
     let attempts = if wanted.port() == 0 { PORTS } else { 1 };
     let mut last = None;
@@ -176,7 +175,7 @@ async fn bind(
             .await
             .map_err(|cause| listen_error(wanted, cause))?;
         let address = tcp.local_addr().map_err(|cause| listen_error(wanted, cause))?;
-        match listener::bind_with(address, tls.clone(), &config.paths, &options) {
+        match listener::Listener::bind(address, tls, &config.paths, &options) {
             Ok(quic) => return Ok((tcp, quic)),
             Err(cause) => last = Some((address, cause)),
         }

@@ -114,7 +114,8 @@ impl Derivation<'_> {
             || match terrestrial {
                 true => (
                     Some(EARTH_IDLE),
-                    "opening a connection anew costs little on a terrestrial path, and a dead peer is noticed",
+                    "opening a connection anew costs little on a terrestrial path, and a dead peer is noticed: the client asks for a sign of \
+                     life every twelfth of it",
                 ),
                 false => (
                     None,

@@ -93,6 +93,9 @@ impl Profile {
         let mut config = self.both();
         // A gateway opens no requests of its own; its control streams are three.
         config.max_concurrent_bidi_streams(0u32.into());
+        // Where idling ends a connection at all. A gateway that died behind its acknowledgement would else be noticed only when the
+        // reply is overdue: nothing is left to be sent that a restarted gateway could answer with a reset.
+        config.keep_alive_interval(self.figures.idle_timeout.map(|idle| idle / 12));
         Arc::new(config)
     }
 
