@@ -48,6 +48,7 @@ async fn a_dead_gateway_is_knocked_at_once_for_all_and_probed_by_one() {
     client.stop().await;
 }
 
+/// Connecting to the first gateway takes a while and comes to nothing.
 #[tokio::test]
 async fn a_dead_first_gateway_costs_few_mails_its_connecting_time() {
     let bench = Bench::new("").await;
