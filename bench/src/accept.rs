@@ -7,7 +7,8 @@ use std::path::Path;
 use lightpost_clock::Clock;
 
 use crate::{
-    Result, lightpost, load,
+    Result, lightpost,
+    load::{self, Connections},
     place::Place,
     postfix::{self, Postfix},
     report::{Progress, Row},
@@ -16,31 +17,42 @@ use crate::{
 const CONNECTIONS: usize = 20;
 const SIZE: usize = 4096;
 
-/// Runs the measurement.
+/// Runs the measurement, with connections that are kept and with one for each mail.
 pub(crate) async fn run(place: &Place, binary: &Path, mails: usize, progress: &Progress) -> Result<Vec<Row>> {
+    let mut rows = Vec::new();
+    for (name, kind) in [
+        ("accept", Connections::Kept),
+        ("accept_connect", Connections::PerMail),
+    ] {
+        let connections = match kind {
+            Connections::Kept => "kept open",
+            Connections::PerMail => "each for one mail",
+        };
+        progress.say(&format!(
+            "{CONNECTIONS} connections at a time, {connections}, mails of {SIZE} octets"
+        ));
+        let theirs = theirs(place, kind, mails).await?;
+        progress.say(&format!("  Postfix {}: {theirs:.0} mails/s", Postfix::version()));
+        let ours = ours(place, binary, kind, mails * 10).await?;
+        progress.say(&format!("  Lightpost: {ours:.0} mails/s"));
+        rows.push(Row::beside(name, ours, theirs, "mails/s"));
+    }
+    Ok(rows)
+}
+
+async fn theirs(place: &Place, kind: Connections, mails: usize) -> Result<f64> {
     let clock = Clock::system();
-    progress.say(&format!(
-        "Postfix {}: {mails} mails of {SIZE} octets on {CONNECTIONS} connections",
-        Postfix::version()
-    ));
-    let theirs = {
-        let postfix = Postfix::start(place, None, &clock).await?;
-        postfix::push(postfix.address, CONNECTIONS, SIZE, mails / 10, &clock).await?;
-        let took = postfix::push(postfix.address, CONNECTIONS, SIZE, mails, &clock).await?;
-        mails as f64 / took.as_secs_f64()
-    };
-    progress.say(&format!("  {theirs:.0} mails/s"));
-    let many = mails * 10;
-    progress.say(&format!(
-        "Lightpost: {many} mails of {SIZE} octets on {CONNECTIONS} connections"
-    ));
-    let ours = {
-        let client = lightpost::Client::start(place, binary, &lightpost::nowhere()?, &clock).await?;
-        let body = load::mail(SIZE);
-        load::push(client.ingest, CONNECTIONS, &body, many / 10, &clock).await?;
-        let took = load::push(client.ingest, CONNECTIONS, &body, many, &clock).await?;
-        many as f64 / took.as_secs_f64()
-    };
-    progress.say(&format!("  {ours:.0} mails/s"));
-    Ok(vec![Row::beside("accept", ours, theirs, "mails/s")])
+    let postfix = Postfix::start(place, None, &clock).await?;
+    postfix::push(postfix.address, (CONNECTIONS, kind), SIZE, mails / 10, &clock).await?;
+    let took = postfix::push(postfix.address, (CONNECTIONS, kind), SIZE, mails, &clock).await?;
+    Ok(mails as f64 / took.as_secs_f64())
+}
+
+async fn ours(place: &Place, binary: &Path, kind: Connections, mails: usize) -> Result<f64> {
+    let clock = Clock::system();
+    let client = lightpost::Client::start(place, binary, &lightpost::nowhere()?, &clock).await?;
+    let body = load::mail(SIZE);
+    load::push(client.ingest, (CONNECTIONS, kind), &body, mails / 10, &clock).await?;
+    let took = load::push(client.ingest, (CONNECTIONS, kind), &body, mails, &clock).await?;
+    Ok(mails as f64 / took.as_secs_f64())
 }

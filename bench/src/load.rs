@@ -32,10 +32,19 @@ pub(crate) fn mail(size: usize) -> Bytes {
     mail.into()
 }
 
-/// Pushes `mails` mails through `connections` connections, and tells how long it took until the last was acknowledged.
+/// How connections are used, on both sides of a comparison.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Connections {
+    /// Opened once and kept.
+    Kept,
+    /// Opened anew for each mail.
+    PerMail,
+}
+
+/// Pushes `mails` mails through `connections` connections at a time, and tells how long it took until the last was acknowledged.
 pub(crate) async fn push(
     to: SocketAddr,
-    connections: usize,
+    (connections, kind): (usize, Connections),
     body: &Bytes,
     mails: usize,
     clock: &Clock,
@@ -44,7 +53,7 @@ pub(crate) async fn push(
     let local = LocalSet::new();
     let started = clock.instant();
     let workers: Vec<_> = (0..connections)
-        .map(|_| local.spawn_local(worker(to, body.clone(), left.clone())))
+        .map(|_| local.spawn_local(worker(to, kind, body.clone(), left.clone())))
         .collect();
     local.await;
     let took = started.elapsed();
@@ -54,10 +63,15 @@ pub(crate) async fn push(
     Ok(took)
 }
 
-async fn worker(to: SocketAddr, body: Bytes, left: Rc<Cell<usize>>) -> Result<()> {
+async fn worker(to: SocketAddr, kind: Connections, body: Bytes, left: Rc<Cell<usize>>) -> Result<()> {
     let mut connection = connect(to).await?;
+    let mut used = false;
     while left.get() > 0 {
         left.set(left.get() - 1);
+        if used && kind == Connections::PerMail {
+            connection = connect(to).await?;
+        }
+        used = true;
         let request = Request::post(TARGET)
             .header(header::HOST, "localhost")
             .header(header::CONTENT_TYPE, "message/rfc822")

@@ -13,6 +13,7 @@ use lightpost_clock::Clock;
 
 use crate::{
     Result,
+    load::Connections,
     place::Place,
     process::{Process, free_address, is_root},
 };
@@ -106,7 +107,7 @@ fn user(name: &str) -> Result<u32> {
 /// acknowledged.
 pub(crate) async fn push(
     to: SocketAddr,
-    connections: usize,
+    (connections, kind): (usize, Connections),
     size: usize,
     mails: usize,
     clock: &Clock,
@@ -114,9 +115,9 @@ pub(crate) async fn push(
     present(SOURCE)?;
     let started = clock.instant();
     let mut child = tokio::process::Command::new(SOURCE)
-        // -d: the next mail on the same connection, as our load does it.
+        // -d: the next mail on the same connection.
+        .args((kind == Connections::Kept).then_some("-d"))
         .args([
-            "-d",
             "-s",
             &connections.to_string(),
             "-l",

@@ -5,14 +5,15 @@ use std::path::Path;
 use lightpost_clock::Clock;
 
 use crate::{
-    Result, lightpost, load,
+    Result, lightpost,
+    load::{self, Connections},
     place::Place,
     postfix::{self, Postfix},
     report::{Progress, Row},
     sink::Sink,
 };
 
-const CONNECTIONS: usize = 20;
+const CONNECTIONS: (usize, Connections) = (20, Connections::Kept);
 const SIZE: usize = 4096;
 
 /// Runs the measurement.
