@@ -12,7 +12,10 @@ use lightpost_clock::Clock;
 use lightpost_queue::{Store, StoreError, sqlite::SqliteStore};
 use lightpost_transport::{
     Transport,
-    quic::client::{QuicTransport, Settings},
+    quic::{
+        client::{QuicTransport, Settings},
+        net::{Kernel, Net},
+    },
     tls::TlsError,
     web::{Plain, serve_plain},
 };
@@ -74,6 +77,14 @@ impl Client {
     /// # Errors
     /// [`StartError`]; nothing is left running.
     pub async fn start(config: Config, clock: Clock) -> Result<Self, StartError> {
+        Self::start_on(config, clock, &Kernel).await
+    }
+
+    /// As [`Client::start`], with QUIC on another network than the kernel's.
+    ///
+    /// # Errors
+    /// [`StartError`]; nothing is left running.
+    pub async fn start_on(config: Config, clock: Clock, net: &dyn Net) -> Result<Self, StartError> {
         let config = Arc::new(config);
         let discovery = Arc::new(Discovery::new(&config, clock.clone())?);
         let settings = Settings {
@@ -81,7 +92,8 @@ impl Client {
             identity: config.tls.identity.clone(),
             paths: config.paths.values().map(|path| path.path.clone()).collect(),
         };
-        let quic = Arc::new(QuicTransport::new(settings, discovery.clone(), clock.clone())?);
+        let quic = QuicTransport::new_on(net, settings, discovery.clone(), clock.clone())?;
+        let quic = Arc::new(quic);
         let mut client = Self::assemble(config, clock, discovery, quic.clone()).await?;
         client.quic = Some(quic);
         Ok(client)

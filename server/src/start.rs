@@ -15,7 +15,10 @@ use lightpost_clock::Clock;
 use lightpost_intake::operator::{self, Operator};
 use lightpost_queue::{Store, StoreError, sqlite::SqliteStore};
 use lightpost_transport::{
-    quic::listener,
+    quic::{
+        listener,
+        net::{Kernel, Net},
+    },
     tls::{self, TlsError},
     web::{self, Plain},
 };
@@ -69,10 +72,18 @@ impl Server {
     /// # Errors
     /// [`StartError`]; nothing runs then.
     pub async fn start(config: Config, clock: Clock) -> Result<Self, StartError> {
+        Self::start_on(config, clock, &Kernel).await
+    }
+
+    /// As [`Server::start`], with QUIC on another network than the kernel's.
+    ///
+    /// # Errors
+    /// [`StartError`]; nothing runs then.
+    pub async fn start_on(config: Config, clock: Clock, net: &dyn Net) -> Result<Self, StartError> {
         let config = Arc::new(config);
-        let tcp_tls = server_tls(&config, &[b"h2", b"http/1.1"])?;
-        let quic_tls = server_tls(&config, &[b"h3"])?;
-        let (tcp, quic) = bind(&config, &quic_tls).await?;
+        let tcp_tls = server_tls(&config, &[b"h2", b"http/1.1"], &clock)?;
+        let quic_tls = server_tls(&config, &[b"h3"], &clock)?;
+        let (tcp, quic) = bind(&config, &quic_tls, net).await?;
         let https = tcp
             .local_addr()
             .map_err(|cause| listen_error(config.listen.https, cause))?;
@@ -147,14 +158,15 @@ impl Server {
     }
 }
 
-fn server_tls(config: &Config, alpn: &[&[u8]]) -> Result<Arc<rustls::ServerConfig>, TlsError> {
+fn server_tls(config: &Config, alpn: &[&[u8]], clock: &Clock) -> Result<Arc<rustls::ServerConfig>, TlsError> {
     let listen = &config.listen;
-    let tls = tls::server(
+    let mut tls = tls::server(
         &listen.certificate,
         &listen.key,
         listen.client_trust.as_deref(),
         alpn,
     )?;
+    tls.time_provider = tls::time(clock);
     Ok(Arc::new(tls))
 }
 
@@ -162,6 +174,7 @@ fn server_tls(config: &Config, alpn: &[&[u8]]) -> Result<Arc<rustls::ServerConfi
 async fn bind(
     config: &Config,
     tls: &rustls::ServerConfig,
+    net: &dyn Net,
 ) -> Result<(TcpListener, listener::Listener), StartError> {
     let wanted = config.listen.https;
     let attempts = if wanted.port() == 0 { PORTS } else { 1 };
@@ -175,7 +188,7 @@ async fn bind(
             .await
             .map_err(|cause| listen_error(wanted, cause))?;
         let address = tcp.local_addr().map_err(|cause| listen_error(wanted, cause))?;
-        match listener::Listener::bind(address, tls, &config.paths, &options) {
+        match listener::Listener::bind_on(net, address, tls, &config.paths, &options) {
             Ok(quic) => return Ok((tcp, quic)),
             Err(cause) => last = Some((address, cause)),
         }

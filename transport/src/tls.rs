@@ -6,15 +6,18 @@
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
+use lightpost_clock::Clock;
 use rustls::{
     RootCertStore,
     crypto::CryptoProvider,
     server::{ServerSessionMemoryCache, WebPkiClientVerifier},
+    time_provider::TimeProvider,
 };
 use rustls_pki_types::{
-    CertificateDer, PrivateKeyDer,
+    CertificateDer, PrivateKeyDer, UnixTime,
     pem::{Error as PemError, PemObject},
 };
 
@@ -111,6 +114,21 @@ pub fn client(
     };
     config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
     Ok(config)
+}
+
+/// TLS time as `clock` has it: certificates are valid, and sessions old, by the same clock that everything else follows.
+pub fn time(clock: &Clock) -> Arc<dyn TimeProvider> {
+    Arc::new(ClockTime(clock.clone()))
+}
+
+#[derive(Debug)]
+struct ClockTime(Clock);
+
+impl TimeProvider for ClockTime {
+    fn current_time(&self) -> Option<UnixTime> {
+        let since = u64::try_from(self.0.now().as_second()).ok()?;
+        Some(UnixTime::since_unix_epoch(Duration::from_secs(since)))
+    }
 }
 
 /// `config` made fit for QUIC: ALPN `h3` and early data. Sessions are kept here rather than in tickets, because early data is

@@ -14,14 +14,14 @@ use futures_util::{
 };
 use jiff::Timestamp;
 use lightpost_clock::{Clock, until};
-use quinn::{ClientConfig, Endpoint, VarInt, crypto::rustls::QuicClientConfig};
+use quinn::{ClientConfig, Endpoint, EndpointConfig, VarInt, crypto::rustls::QuicClientConfig};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use url::{Host, Url};
 
 use super::{
+    net::{Kernel, Net},
     profile,
     session::{Broken, Session},
-    socket,
 };
 use crate::{
     Exchange, Failure, Outcome, Path, Transport,
@@ -88,7 +88,23 @@ impl QuicTransport {
     /// # Errors
     /// When a certificate or key cannot be used, or no socket can be bound.
     pub fn new(settings: Settings, hosts: Arc<dyn Hosts>, clock: Clock) -> Result<Self, TlsError> {
-        Self::with_endpoint(socket::client().map_err(TlsError::Bind)?, settings, hosts, clock)
+        Self::new_on(&Kernel, settings, hosts, clock)
+    }
+
+    /// As [`QuicTransport::new`], on another network than the kernel's.
+    ///
+    /// # Errors
+    /// When a certificate or key cannot be used, or no socket can be bound.
+    pub fn new_on(
+        net: &dyn Net,
+        settings: Settings,
+        hosts: Arc<dyn Hosts>,
+        clock: Clock,
+    ) -> Result<Self, TlsError> {
+        let endpoint = net.bind_any().and_then(|socket| {
+            Endpoint::new_with_abstract_socket(EndpointConfig::default(), None, socket, net.runtime())
+        });
+        Self::with_endpoint(endpoint.map_err(TlsError::Bind)?, settings, hosts, clock)
     }
 
     /// As [`QuicTransport::new`], on an endpoint of the caller's, which may have a socket of another kind.
@@ -105,7 +121,8 @@ impl QuicTransport {
             .identity
             .as_ref()
             .map(|(chain, key)| (chain.as_path(), key.as_path()));
-        let tls = tls::quic_client(tls::client(settings.trust.as_deref(), identity, &[b"h3"])?);
+        let mut tls = tls::quic_client(tls::client(settings.trust.as_deref(), identity, &[b"h3"])?);
+        tls.time_provider = tls::time(&clock);
         let crypto = QuicClientConfig::try_from(tls).map_err(|error| TlsError::Setup(error.to_string()))?;
         let crypto = Arc::new(crypto);
         let mut lanes = HashMap::new();

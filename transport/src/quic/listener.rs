@@ -14,9 +14,9 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     client::NO_ERROR,
+    net::{Kernel, Net, TlsTime},
     profile, reset,
     serving::{Arrival, Serving, serve_connection},
-    socket,
 };
 use crate::{
     Path,
@@ -67,16 +67,30 @@ impl Listener {
         paths: &[Path],
         options: &Options,
     ) -> std::io::Result<Self> {
+        Self::bind_on(&Kernel, address, tls, paths, options)
+    }
+
+    /// As [`Self::bind`], on another network than the kernel's. Time is that of `tls`.
+    ///
+    /// # Errors
+    /// When the address cannot be bound or the key of the resets cannot be read or made.
+    pub fn bind_on(
+        net: &dyn Net,
+        address: SocketAddr,
+        tls: &rustls::ServerConfig,
+        paths: &[Path],
+        options: &Options,
+    ) -> std::io::Result<Self> {
         let server = server_config(tls, paths)?;
         let mut pressed = server.clone();
         let mut profile = profile::derive_for_all(paths);
         profile.assume_round_trip(PRESSED_RTT);
         pressed.transport_config(profile.server_config());
-        let endpoint = Endpoint::new(
+        let endpoint = Endpoint::new_with_abstract_socket(
             endpoint_config(options.reset_key.as_deref())?,
             Some(server),
-            socket::bind(address)?,
-            Arc::new(quinn::TokioRuntime),
+            net.bind(address)?,
+            net.runtime(),
         )?;
         Ok(Self {
             endpoint,
@@ -202,6 +216,7 @@ pub fn server_config(tls: &rustls::ServerConfig, paths: &[Path]) -> std::io::Res
         QuicServerConfig::try_from(Arc::new(tls::quic_server(tls))).map_err(std::io::Error::other)?;
     let mut config = ServerConfig::with_crypto(Arc::new(crypto));
     config.transport_config(profile::derive_for_all(paths).server_config());
+    config.time_source(Arc::new(TlsTime(tls.time_provider.clone())));
     Ok(config)
 }
 

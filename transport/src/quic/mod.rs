@@ -3,6 +3,7 @@
 pub mod client;
 pub mod congestion;
 pub mod listener;
+pub mod net;
 pub mod profile;
 
 mod body;
