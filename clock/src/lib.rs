@@ -4,10 +4,15 @@
 //! milliseconds. `clippy.toml` bans the clocks of `std`, `tokio` and `jiff` outside this crate.
 #![allow(clippy::disallowed_methods)]
 
+mod hold;
+
 use std::{future::Future, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 pub use tokio::time::{Instant, error::Elapsed};
+
+use self::hold::Brake;
+pub use self::hold::Hold;
 
 /// How long a sleeper trusts the monotonic clock before it looks at the wall clock again: a host that was
 /// suspended or whose clock was set finds its due mail at most this much late.
@@ -24,6 +29,7 @@ enum Source {
     Runtime {
         base: Timestamp,
         start: Instant,
+        brake: Arc<Brake>,
     },
 }
 
@@ -38,6 +44,7 @@ impl Clock {
         Self(Arc::new(Source::Runtime {
             base,
             start: Instant::now(),
+            brake: Arc::default(),
         }))
     }
 
@@ -45,13 +52,22 @@ impl Clock {
     pub fn now(&self) -> Timestamp {
         match &*self.0 {
             Source::System => Timestamp::now(),
-            Source::Runtime { base, start } => add(*base, start.elapsed()),
+            Source::Runtime { base, start, .. } => add(*base, start.elapsed()),
         }
     }
 
     /// The monotonic time, for measuring spans within one process.
     pub fn instant(&self) -> Instant {
         Instant::now()
+    }
+
+    /// Keeps virtual time where it is until the guard is dropped, for those who wait for something that takes no part in it: a
+    /// database's thread, a socket of the kernel. Nothing, at no cost, where time is real.
+    pub fn hold(&self) -> Hold {
+        match &*self.0 {
+            Source::System => Hold::NONE,
+            Source::Runtime { brake, .. } => brake.hold(),
+        }
     }
 
     /// Sleeps for `span`.
@@ -104,6 +120,44 @@ mod tests {
         let clock = Clock::runtime(base);
         clock.sleep_until(add(base, Duration::from_secs(86_400))).await;
         assert_eq!(until(base, clock.now()), Duration::from_secs(86_400));
+    }
+
+    /// What another thread takes some time for.
+    async fn slow_answer() {
+        let (answer, answered) = tokio::sync::oneshot::channel();
+        std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(30));
+            answer.send(()).unwrap();
+        });
+        answered.await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn held_time_stands_still() {
+        let base: Timestamp = "2030-01-01T00:00:00Z".parse().unwrap();
+        let clock = Clock::runtime(base);
+        let day = tokio::spawn({
+            let clock = clock.clone();
+            async move { clock.sleep(Duration::from_secs(86_400)).await }
+        });
+        for _ in 0..3 {
+            let (first, second) = (clock.hold(), clock.hold());
+            slow_answer().await;
+            drop(first);
+            slow_answer().await;
+            assert_eq!(clock.now(), base);
+            drop(second);
+        }
+        // Nobody holds: the same wait takes until the next timer.
+        slow_answer().await;
+        assert_eq!(until(base, clock.now()), Duration::from_secs(86_400));
+        day.await.unwrap();
+    }
+
+    #[test]
+    fn holding_needs_no_runtime() {
+        drop(Clock::system().hold());
+        drop(Clock::runtime(Timestamp::UNIX_EPOCH).hold());
     }
 
     #[test]

@@ -44,6 +44,7 @@ impl Wire {
             server: server.clone(),
             cause,
         };
+        let _hold = clock.hold();
         let stream = clock
             .timeout(target.reply_timeout, open(&target.address))
             .await
@@ -87,6 +88,7 @@ impl Wire {
             during: "TLS handshake",
             cause,
         };
+        let _hold = clock.hold();
         let stream = clock
             .timeout(timeout, TlsConnector::from(config).connect(name, stream))
             .await
@@ -141,6 +143,7 @@ impl Wire {
             timeout,
             ..
         } = self;
+        let _hold = clock.hold();
         let sent = clock
             .timeout(*timeout, async {
                 stream.write_all(output).await?;
@@ -158,6 +161,7 @@ impl Wire {
     /// Reads one reply.
     pub(crate) async fn reply(&mut self, during: &'static str) -> Result<Lines, SmtpError> {
         let clock = self.clock.clone();
+        let _hold = clock.hold();
         match clock.timeout(self.timeout, self.read_reply(during)).await {
             Ok(read) => read,
             Err(_) => Err(self.lost(during, format!("no reply within {:?}", self.timeout))),

@@ -121,6 +121,7 @@ impl Questions {
         };
         // Never a search list: the name is whole.
         name.set_fqdn(true);
+        let _hold = clock.hold();
         let lookup = match clock
             .timeout(self.timeout, self.resolver.lookup(name, kind))
             .await

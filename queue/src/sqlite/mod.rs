@@ -72,6 +72,7 @@ impl SqliteStore {
     /// # Errors
     /// When the file cannot be written, is no sound database, or was written by a newer version.
     pub async fn open(path: &Path, clock: Clock) -> Result<Self, StoreError> {
+        let _hold = clock.hold();
         let (connection, orphans) = open::open(path).await?;
         Ok(Self::start(path, clock, connection, orphans))
     }
@@ -93,16 +94,17 @@ impl SqliteStore {
         tokio::spawn(writer.run());
         Self {
             path: path.to_owned(),
-            clock,
+            clock: clock.clone(),
             jobs,
             octets: Arc::new(Semaphore::new(WAITING_OCTETS)),
-            readers: Readers::new(path),
+            readers: Readers::new(path, clock),
             changed,
         }
     }
 
     /// Hands a command to the writer and waits until it is committed.
     async fn ask(&self, command: Command) -> Result<Outcome, StoreError> {
+        let _hold = self.clock.hold();
         let octets = octets(&command).min(WAITING_OCTETS);
         let permit = match u32::try_from(octets) {
             Ok(octets) if octets > 0 => {

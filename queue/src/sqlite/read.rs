@@ -10,6 +10,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use lightpost_clock::Clock;
 use sqlx::{Row, SqliteConnection};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
@@ -58,6 +59,7 @@ pub(super) const CHUNK_AT: &str = "SELECT key, start, data FROM chunk WHERE key 
 /// The read-only connections.
 pub(super) struct Readers {
     path: PathBuf,
+    clock: Clock,
     free: Mutex<Vec<SqliteConnection>>,
     permits: Semaphore,
     /// Where the chunk begins that follows the one read last: sequential readers never search.
@@ -84,9 +86,10 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 }
 
 impl Readers {
-    pub(super) fn new(path: &Path) -> Self {
+    pub(super) fn new(path: &Path, clock: Clock) -> Self {
         Self {
             path: path.to_owned(),
+            clock,
             free: Mutex::new(Vec::new()),
             permits: Semaphore::new(READERS),
             places: Mutex::new(HashMap::new()),
@@ -98,6 +101,7 @@ impl Readers {
         &self,
         read: impl AsyncFnOnce(&mut SqliteConnection) -> Result<T, sqlx::Error>,
     ) -> Result<T, StoreError> {
+        let _hold = self.clock.hold();
         let permit = self.permits.acquire().await.map_err(|_| self.closed())?;
         let free = lock(&self.free).pop();
         let connection = match free {
@@ -133,6 +137,7 @@ impl Readers {
 
     /// No reads from here on; waits for those under way.
     pub(super) async fn close(&self) {
+        let _hold = self.clock.hold();
         if let Ok(all) = self.permits.acquire_many(READERS as u32).await {
             self.permits.close();
             drop(all);

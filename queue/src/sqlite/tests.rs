@@ -1,6 +1,7 @@
 //! The contract, and what is particular to SQLite.
 
 mod faults;
+mod held;
 mod model;
 mod plans;
 

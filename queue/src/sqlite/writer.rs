@@ -106,6 +106,7 @@ impl Writer {
     /// Serves until every sender is gone or somebody closes.
     pub(super) async fn run(mut self) {
         while let Some(mut batch) = self.gather().await {
+            let _hold = self.clock.hold();
             let closing: Vec<Job> = batch
                 .extract_if(.., |job| matches!(job.command, Command::Close))
                 .collect();
@@ -301,6 +302,7 @@ impl Writer {
 
     /// Removes some chunks of an orphan; a fault leaves it for the next start.
     async fn sweep(&mut self) {
+        let _hold = self.clock.hold();
         let (Some(body), Some(connection)) = (self.orphans.last().copied(), self.connection.as_mut()) else {
             self.orphans.clear();
             return;
