@@ -17,10 +17,19 @@ pub struct DirectionOptions {
     pub rate: Option<u64>,
     /// Which part of the packets is lost under way, 0 to 1.
     pub loss: f64,
+    /// Which part arrives twice, 0 to 1.
+    pub duplicates: f64,
+    /// Which part arrives late, by up to [`DirectionOptions::late_by`], 0 to 1: later packets overtake it.
+    pub late: f64,
+    /// The most that a late packet is late by.
+    pub late_by: Duration,
     /// Most octets that wait to be sent; what does not fit is dropped.
     pub queue: u64,
     /// When the link is down, in spans since its start: what would have left then is lost.
     pub outages: Vec<Range<Duration>>,
+    /// When sending stops, in spans since the link's start: what waits then is kept and sent afterwards, by a relay with
+    /// storage. In order, and none within another.
+    pub pauses: Vec<Range<Duration>>,
 }
 
 impl Default for DirectionOptions {
@@ -30,8 +39,12 @@ impl Default for DirectionOptions {
             owlt: Duration::ZERO,
             rate: None,
             loss: 0.0,
+            duplicates: 0.0,
+            late: 0.0,
+            late_by: Duration::ZERO,
             queue: u64::MAX,
             outages: Vec::new(),
+            pauses: Vec::new(),
         }
     }
 }
@@ -39,12 +52,50 @@ impl Default for DirectionOptions {
 /// What becomes of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
-    /// It arrives then; never before one that was pushed earlier.
+    /// It arrives then; where nothing is late or twice, never before one that was pushed earlier.
     Deliver(Duration),
+    /// It arrives at both times.
+    Twice(Duration, Duration),
     /// It is lost under way.
     Lost,
     /// The queue is full.
     Dropped,
+}
+
+impl Fate {
+    /// When it arrives: never, once or twice.
+    pub fn arrivals(self) -> impl Iterator<Item = Duration> {
+        let (first, second) = match self {
+            Self::Deliver(at) => (Some(at), None),
+            Self::Twice(at, again) => (Some(at), Some(again)),
+            Self::Lost | Self::Dropped => (None, None),
+        };
+        first.into_iter().chain(second)
+    }
+}
+
+/// What one direction has carried.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DirectionStats {
+    /// Packets that arrived at its near end.
+    pub packets: u64,
+    /// Their octets, without UDP and IP headers.
+    pub octets: u64,
+    /// Packets that left its far end.
+    pub delivered: u64,
+    /// Packets lost under way, as asked.
+    pub lost: u64,
+    /// Packets dropped by a full queue or by the system.
+    pub dropped: u64,
+}
+
+/// What a link has carried.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LinkStats {
+    /// From clients to the target.
+    pub up: DirectionStats,
+    /// From the target to clients.
+    pub down: DirectionStats,
 }
 
 /// One direction of a link.
@@ -66,20 +117,34 @@ impl Direction {
         }
     }
 
-    /// Takes a packet of `size` octets. Exactly one random number is drawn for each, whatever becomes of it, so that the same seed
+    /// Behaves otherwise from now on; what was pushed so far keeps its time.
+    pub fn change(&mut self, options: DirectionOptions) {
+        self.options = options;
+    }
+
+    /// Takes a packet of `size` octets. Four random numbers are drawn for each, whatever becomes of it, so that the same seed
     /// loses the same packets at any rate.
     pub fn push(&mut self, now: Duration, size: usize, rng: &mut impl Rng) -> Fate {
-        let lost = rng.random::<f64>() < self.options.loss;
+        let mut chance = || rng.random::<f64>();
+        let (lost, twice, late, lateness) = (chance(), chance(), chance(), chance());
         let size = size as u64;
         if self.waiting(now).saturating_add(size) > self.options.queue {
             return Fate::Dropped;
         }
-        let left = self.busy_until.max(now) + self.time_to_send(size);
+        let left = self.leaves(self.busy_until.max(now), self.time_to_send(size));
         self.busy_until = left;
-        if lost || self.options.outages.iter().any(|outage| outage.contains(&left)) {
+        let options = &self.options;
+        if lost < options.loss || options.outages.iter().any(|outage| outage.contains(&left)) {
             return Fate::Lost;
         }
-        Fate::Deliver(left + self.options.owlt)
+        let at = left + options.owlt;
+        let late_by = options.late_by.mul_f64(lateness);
+        match (twice < options.duplicates, late < options.late) {
+            (false, false) => Fate::Deliver(at),
+            (false, true) => Fate::Deliver(at + late_by),
+            (true, false) => Fate::Twice(at, at),
+            (true, true) => Fate::Twice(at, at + late_by),
+        }
     }
 
     /// Octets that wait or are being sent.
@@ -87,8 +152,32 @@ impl Direction {
         let Some(rate) = self.options.rate else {
             return 0;
         };
-        let bits = self.busy_until.saturating_sub(now).as_nanos() * u128::from(rate) / 1_000_000_000;
+        let paused: Duration = self
+            .options
+            .pauses
+            .iter()
+            .map(|pause| {
+                pause
+                    .end
+                    .min(self.busy_until)
+                    .saturating_sub(pause.start.max(now))
+            })
+            .sum();
+        let left = self.busy_until.saturating_sub(now).saturating_sub(paused);
+        let bits = left.as_nanos() * u128::from(rate) / 1_000_000_000;
         u64::try_from(bits.div_ceil(8)).unwrap_or(u64::MAX)
+    }
+
+    /// When what takes `span` to send has left, begun at `from`.
+    fn leaves(&self, from: Duration, span: Duration) -> Duration {
+        let mut left = from + span;
+        for pause in &self.options.pauses {
+            if pause.end > from && (pause.start < left || pause.start <= from) {
+                // What is not sent before the pause is sent behind it.
+                left += pause.end - pause.start.max(from);
+            }
+        }
+        left
     }
 
     fn time_to_send(&self, size: u64) -> Duration {
@@ -173,6 +262,69 @@ mod tests {
         }
     }
 
+    #[test]
+    fn pauses_keep_what_waits() {
+        // 1,000 octets take 8 ms.
+        let options = DirectionOptions {
+            owlt: ms(100),
+            rate: Some(1_000_000),
+            queue: 3_000,
+            pauses: vec![ms(10)..ms(1_000), ms(1_004)..ms(2_000)],
+            ..DirectionOptions::default()
+        };
+        let mut link = Direction::new(options);
+        let cases = [
+            (0, 1_000, Fate::Deliver(ms(108))),
+            // 2 ms of it before the first pause, 4 ms behind it, 2 ms behind the second.
+            (0, 1_000, Fate::Deliver(ms(2_102))),
+            (20, 1_000, Fate::Deliver(ms(2_110))),
+            (20, 1_251, Fate::Dropped),
+            (20, 1_250, Fate::Deliver(ms(2_120))),
+            (1_500, 2_000, Fate::Dropped),
+            (2_500, 1_000, Fate::Deliver(ms(2_608))),
+        ];
+        for (now, size, fate) in cases {
+            assert_eq!(link.push(ms(now), size, &mut rng()), fate, "{now} {size}");
+        }
+    }
+
+    #[test]
+    fn without_a_rate_pauses_hold_all_the_same() {
+        let mut link = Direction::new(DirectionOptions {
+            pauses: vec![ms(10)..ms(20)],
+            ..DirectionOptions::default()
+        });
+        for (now, at) in [(9, 9), (10, 20), (19, 20), (20, 20)] {
+            assert_eq!(link.push(ms(now), 1, &mut rng()), Fate::Deliver(ms(at)), "{now}");
+        }
+    }
+
+    #[test]
+    fn duplicates_and_late_packets() {
+        let options = DirectionOptions {
+            owlt: ms(100),
+            duplicates: 0.2,
+            late: 0.1,
+            late_by: ms(50),
+            ..DirectionOptions::default()
+        };
+        let mut link = Direction::new(options);
+        let mut rng = rng();
+        let (mut twice, mut late) = (0, 0);
+        for _ in 0..10_000 {
+            let fate = link.push(Duration::ZERO, 100, &mut rng);
+            let arrivals: Vec<_> = fate.arrivals().collect();
+            twice += usize::from(arrivals.len() == 2);
+            late += usize::from(arrivals.last().is_some_and(|at| *at > ms(100)));
+            assert!(
+                arrivals.iter().all(|at| (ms(100)..ms(150)).contains(at)),
+                "{fate:?}"
+            );
+        }
+        assert!((1_800..2_200).contains(&twice), "{twice}");
+        assert!((850..1_150).contains(&late), "{late}");
+    }
+
     /// Which of 10,000 packets a link loses.
     fn losses(loss: f64, rate: Option<u64>, seed: u64) -> Vec<usize> {
         let mut link = Direction::new(DirectionOptions {
@@ -219,7 +371,7 @@ mod tests {
                         last = at;
                     }
                     Fate::Dropped => prop_assert!(link.waiting(now) + size as u64 > queue),
-                    Fate::Lost => prop_assert!(false, "nothing loses here"),
+                    Fate::Lost | Fate::Twice(..) => prop_assert!(false, "nothing is lost or doubled here"),
                 }
             }
         }

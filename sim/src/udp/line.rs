@@ -1,6 +1,8 @@
 //! What is under way in one direction.
 
 use std::{
+    cmp::Reverse,
+    collections::BinaryHeap,
     io,
     net::SocketAddr,
     sync::{
@@ -18,7 +20,10 @@ use socket2::SockRef;
 use tokio::net::UdpSocket;
 
 use super::DirectionStats;
-use crate::link::{Direction, DirectionOptions, Fate};
+use crate::{
+    due::Due,
+    link::{Direction, DirectionOptions, Fate},
+};
 
 /// Most octets under way in one direction, for the sake of memory: 8 light seconds at 250 Mbit/s.
 const UNDER_WAY_MAX: u64 = 256 * 1024 * 1024;
@@ -45,7 +50,6 @@ impl Route {
 
 #[derive(Debug)]
 struct Packet {
-    at: Duration,
     octets: Box<[u8]>,
     route: Route,
 }
@@ -65,9 +69,8 @@ struct Counters {
 struct Entry {
     direction: Direction,
     rng: StdRng,
-    packets: mpsc::Sender<Packet>,
     /// The thread waits on its other end; dropping it ends the wait.
-    _stop: mpsc::Sender<()>,
+    packets: mpsc::Sender<(Duration, Packet)>,
 }
 
 /// One direction with the thread that delivers.
@@ -84,12 +87,10 @@ impl Line {
         let start = clock.instant();
         let counters = Arc::new(Counters::default());
         let (packets, under_way) = mpsc::channel();
-        let (stop, stopped) = mpsc::channel();
         let exit = Exit {
             clock: clock.clone(),
             start,
             counters: Arc::clone(&counters),
-            stopped,
         };
         thread::Builder::new()
             .name("light-time".to_owned())
@@ -98,7 +99,6 @@ impl Line {
             direction: Direction::new(options),
             rng: StdRng::seed_from_u64(seed),
             packets,
-            _stop: stop,
         };
         Ok(Self {
             clock,
@@ -118,25 +118,24 @@ impl Line {
             return;
         };
         let now = self.clock.instant().duration_since(self.start);
-        match entry.direction.push(now, octets.len(), &mut entry.rng) {
-            Fate::Deliver(_) if self.counters.under_way.load(Relaxed) + size > UNDER_WAY_MAX => {
+        let fate = entry.direction.push(now, octets.len(), &mut entry.rng);
+        match fate {
+            Fate::Lost => drop(self.counters.lost.fetch_add(1, Relaxed)),
+            Fate::Dropped => drop(self.counters.dropped.fetch_add(1, Relaxed)),
+            Fate::Deliver(_) | Fate::Twice(..) => {}
+        }
+        for at in fate.arrivals() {
+            if self.counters.under_way.load(Relaxed) + size > UNDER_WAY_MAX {
                 self.counters.dropped.fetch_add(1, Relaxed);
+                continue;
             }
-            Fate::Deliver(at) => {
-                self.counters.under_way.fetch_add(size, Relaxed);
-                // Fails only when the thread is gone, and then nobody waits for it.
-                let _ = entry.packets.send(Packet {
-                    at,
-                    octets: octets.into(),
-                    route,
-                });
-            }
-            Fate::Lost => {
-                self.counters.lost.fetch_add(1, Relaxed);
-            }
-            Fate::Dropped => {
-                self.counters.dropped.fetch_add(1, Relaxed);
-            }
+            self.counters.under_way.fetch_add(size, Relaxed);
+            let packet = Packet {
+                octets: octets.into(),
+                route: route.clone(),
+            };
+            // Fails only when the thread is gone, and then nobody waits for it.
+            let _ = entry.packets.send((at, packet));
         }
     }
 
@@ -161,31 +160,42 @@ struct Exit {
     clock: Clock,
     start: Instant,
     counters: Arc<Counters>,
-    stopped: mpsc::Receiver<()>,
 }
 
 impl Exit {
-    /// Delivers each packet in its time. They come in the order in which they are due.
-    fn run(&self, under_way: &mpsc::Receiver<Packet>) {
-        while let Ok(packet) = under_way.recv() {
-            loop {
-                let now = self.clock.instant().duration_since(self.start);
-                let left = packet.at.saturating_sub(now);
-                if left.is_zero() {
-                    break;
-                }
-                if self.stopped.recv_timeout(left) == Err(mpsc::RecvTimeoutError::Disconnected) {
-                    return;
-                }
-            }
-            self.counters
-                .under_way
-                .fetch_sub(packet.octets.len() as u64, Relaxed);
-            let counter = match packet.route.send(&packet.octets) {
-                Ok(_) => &self.counters.delivered,
-                Err(_) => &self.counters.dropped,
+    /// Delivers each packet in its time, until the near end is gone.
+    fn run(&self, arriving: &mpsc::Receiver<(Duration, Packet)>) {
+        let mut under_way = BinaryHeap::new();
+        let mut count = 0;
+        loop {
+            let now = self.clock.instant().duration_since(self.start);
+            let next = match under_way.peek() {
+                None => arriving.recv().map_err(|_| mpsc::RecvTimeoutError::Disconnected),
+                Some(Reverse(Due { at, .. })) => arriving.recv_timeout(at.saturating_sub(now)),
             };
-            counter.fetch_add(1, Relaxed);
+            match next {
+                Ok((at, packet)) => {
+                    count += 1;
+                    under_way.push(Reverse(Due::new(at, count, packet)));
+                }
+                Err(mpsc::RecvTimeoutError::Timeout) => {
+                    if let Some(Reverse(due)) = under_way.pop() {
+                        self.deliver(&due.what);
+                    }
+                }
+                Err(mpsc::RecvTimeoutError::Disconnected) => return,
+            }
         }
+    }
+
+    fn deliver(&self, packet: &Packet) {
+        self.counters
+            .under_way
+            .fetch_sub(packet.octets.len() as u64, Relaxed);
+        let counter = match packet.route.send(&packet.octets) {
+            Ok(_) => &self.counters.delivered,
+            Err(_) => &self.counters.dropped,
+        };
+        counter.fetch_add(1, Relaxed);
     }
 }

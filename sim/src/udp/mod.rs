@@ -24,6 +24,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use self::line::{Line, Route};
 use crate::link::DirectionOptions;
+pub use crate::link::{DirectionStats, LinkStats};
 
 /// Most clients at a time; beyond it the one that was silent longest is forgotten.
 const CLIENTS_MAX: usize = 256;
@@ -75,30 +76,6 @@ impl LinkOptions {
     }
 }
 
-/// What one direction has carried.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct DirectionStats {
-    /// Packets that arrived at its near end.
-    pub packets: u64,
-    /// Their octets, without UDP and IP headers.
-    pub octets: u64,
-    /// Packets that left its far end.
-    pub delivered: u64,
-    /// Packets lost under way, as asked.
-    pub lost: u64,
-    /// Packets dropped by a full queue or by the system.
-    pub dropped: u64,
-}
-
-/// What a link has carried.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct LinkStats {
-    /// From clients to the target.
-    pub up: DirectionStats,
-    /// From the target to clients.
-    pub down: DirectionStats,
-}
-
 /// A running link; dropping it stops it, with what is under way.
 #[derive(Debug)]
 pub struct UdpLink {
@@ -120,16 +97,29 @@ impl UdpLink {
         options: LinkOptions,
         clock: Clock,
     ) -> io::Result<Self> {
+        let (up, down) = (
+            options.direction(options.rate_up),
+            options.direction(options.rate_down),
+        );
+        Self::start_with(listen, target, (up, down), options.seed, clock).await
+    }
+
+    /// As [`UdpLink::start`], with all that a direction can do, from clients to the target and back.
+    ///
+    /// # Errors
+    /// The address cannot be bound.
+    pub async fn start_with(
+        listen: SocketAddr,
+        target: SocketAddr,
+        (up, down): (DirectionOptions, DirectionOptions),
+        seed: u64,
+        clock: Clock,
+    ) -> io::Result<Self> {
         let socket = Arc::new(bind(listen).await?);
         let address = socket.local_addr()?;
-        let up = Arc::new(Line::start(
-            options.direction(options.rate_up),
-            options.seed,
-            clock.clone(),
-        )?);
-        let down = options.direction(options.rate_down);
+        let up = Arc::new(Line::start(up, seed, clock.clone())?);
         // Another seed, so that the two directions do not lose the same packets.
-        let down = Arc::new(Line::start(down, options.seed.wrapping_add(1), clock.clone())?);
+        let down = Arc::new(Line::start(down, seed.wrapping_add(1), clock.clone())?);
         let stop = CancellationToken::new();
         let forwarder = Forwarder {
             socket,

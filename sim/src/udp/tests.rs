@@ -125,6 +125,41 @@ async fn full_queue_and_loss() {
 }
 
 #[tokio::test]
+async fn late_and_twice() {
+    let clock = Clock::system();
+    let target = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let faulty = DirectionOptions {
+        duplicates: 1.0,
+        late: 1.0,
+        late_by: Duration::from_millis(200),
+        ..DirectionOptions::default()
+    };
+    let link = UdpLink::start_with(
+        "127.0.0.1:0".parse().unwrap(),
+        target.local_addr().unwrap(),
+        (faulty.clone(), faulty),
+        1,
+        clock,
+    )
+    .await
+    .unwrap();
+    let client = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    client.connect(link.address()).await.unwrap();
+    for number in 0..10u8 {
+        client.send(&[number]).await.unwrap();
+    }
+    let mut arrived = Vec::new();
+    for _ in 0..20 {
+        arrived.push(receive(&target).await.0[0]);
+    }
+    // Each at once and again later, in another order.
+    assert!(!arrived.is_sorted(), "{arrived:?}");
+    for number in 0..10 {
+        assert_eq!(arrived.iter().filter(|other| **other == number).count(), 2);
+    }
+}
+
+#[tokio::test]
 async fn dropping_frees_the_address() {
     let scene = scene(LinkOptions {
         owlt: Duration::from_secs(3_600),
