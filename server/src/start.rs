@@ -18,6 +18,7 @@ use lightpost_transport::{
     quic::{
         listener,
         net::{Kernel, Net},
+        tickets::{self, Place, Tickets},
     },
     tls::{self, TlsError},
     web::{self, Plain},
@@ -179,10 +180,7 @@ async fn bind(
     let wanted = config.listen.https;
     let attempts = if wanted.port() == 0 { PORTS } else { 1 };
     let mut last = None;
-    // A gateway that was restarted can then tell its peers at once that it has forgotten their connections.
-    let options = listener::Options {
-        reset_key: Some(config.database.with_extension("reset-key")),
-    };
+    let options = quic_options(config)?;
     for _ in 0..attempts {
         let tcp = TcpListener::bind(wanted)
             .await
@@ -197,6 +195,26 @@ async fn bind(
     Err(StartError::Listen {
         address: format!("{address}/udp"),
         cause,
+    })
+}
+
+/// What makes a restart cheap: a gateway then tells its peers at once that it has forgotten their connections, and takes their next
+/// ones with the sessions and tokens of the last run. All of it lies beside the inbox.
+fn quic_options(config: &Config) -> Result<listener::Options, TlsError> {
+    let beside = |extension| config.database.with_extension(extension);
+    let listen = &config.listen;
+    let chain = [Some(listen.certificate.as_path()), listen.client_trust.as_deref()];
+    let chain: Vec<_> = chain.into_iter().flatten().collect();
+    Ok(listener::Options {
+        reset_key: Some(beside("reset-key")),
+        tickets: Tickets {
+            sessions: Some(Place {
+                file: beside("sessions"),
+                scope: tickets::scope(&chain)?,
+            }),
+            token_key: Some(beside("token-key")),
+            age_tolerance: Some(config.session_age_tolerance),
+        },
     })
 }
 

@@ -3,7 +3,9 @@
 //! Anybody can open a connection; a forged address opens one with a single packet. Refusing everybody else at a limit would let
 //! a stranger close the gateway for as long as a handshake may take, which in deep space is hours. So a newcomer always finds room:
 //! the oldest of those leaves of whom least is known. A connection that has proven itself, by a client certificate or
-//! by a request that was granted, is counted apart and never makes room for a stranger.
+//! by a request that was granted, is counted apart and never makes room for a stranger. So a flood of forged first packets
+//! displaces the handshakes of those only of whom nothing is known: a client that resumes a session, brings a token, or comes
+//! from where a proven one came before, ranks above the forged ones.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -49,11 +51,16 @@ impl Default for Limits {
     }
 }
 
+/// Sources of proven connections that are remembered.
+const FAMILIAR: usize = 1024;
+
 /// What is known of a connection, least first; in this order they make room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Stage {
     /// Its address may be forged.
     Forgeable,
+    /// So may be this one, but by somebody who knows from where a peer has come that has proven itself.
+    Familiar,
     /// A token shows that its address is real.
     Validated,
     /// Its handshake is complete.
@@ -84,6 +91,8 @@ struct State {
     strangers: BTreeSet<Rank>,
     sources: HashMap<IpAddr, BTreeSet<Rank>>,
     proven: BTreeSet<Rank>,
+    /// From where the proven came, and when last.
+    familiar: HashMap<IpAddr, u64>,
 }
 
 struct Entry {
@@ -130,10 +139,10 @@ impl Gate {
         let entry = Entry {
             out: out.clone(),
             source,
-            stage: if validated {
-                Stage::Validated
-            } else {
-                Stage::Forgeable
+            stage: match validated {
+                true => Stage::Validated,
+                false if state.familiar.contains_key(&source) => Stage::Familiar,
+                false => Stage::Forgeable,
             },
             since: id,
             running: 0,
@@ -206,6 +215,17 @@ impl State {
             );
         } else if strangers < limits.pressure / 2 {
             self.told = false;
+        }
+    }
+
+    /// Remembers from where a proven connection came.
+    fn know(&mut self, source: IpAddr, now: u64) {
+        self.familiar.insert(source, now);
+        if self.familiar.len() > FAMILIAR {
+            let longest_ago = self.familiar.iter().min_by_key(|(_, when)| **when);
+            if let Some(source) = longest_ago.map(|(source, _)| *source) {
+                self.familiar.remove(&source);
+            }
         }
     }
 
@@ -310,6 +330,9 @@ impl Seat {
             }
         }
         let now = state.tick();
+        if let Some(source) = state.entries.get(&self.id).map(|entry| entry.source) {
+            state.know(source, now);
+        }
         state.change(self.id, |entry| {
             (entry.proven, entry.stage, entry.since) = (true, Stage::Connected, now);
         });
@@ -457,6 +480,40 @@ mod tests {
         drop(working);
         assert!(strangers[7].prove());
         assert_eq!(gone(&[&a]), [true]);
+    }
+
+    #[test]
+    fn forged_addresses_do_not_displace_those_of_whom_something_is_known() {
+        let gate = Gate::new(LIMITS);
+        let known = enter(&gate, 1).unwrap();
+        assert!(known.prove());
+        drop(known);
+        // It comes back from there without a token, another one comes with a token.
+        let familiar = enter(&gate, 1).unwrap();
+        let token = gate.enter(SocketAddr::from(([192, 0, 2, 2], 443)), true);
+        let token = Arc::new(token.unwrap());
+        let forged: Vec<_> = (10..200).map(|host| enter(&gate, host).unwrap()).collect();
+        assert_eq!(
+            gone(&[&familiar, &token, &forged[188], &forged[189]]),
+            [false, false, true, false]
+        );
+        // Others that bring tokens do.
+        let others = [3, 4].map(|host| gate.enter(SocketAddr::from(([192, 0, 2, host], 443)), true));
+        assert!(others.iter().all(Option::is_some));
+        assert_eq!(gone(&[&familiar, &token]), [true, false]);
+    }
+
+    #[test]
+    fn only_so_many_sources_are_remembered() {
+        let gate = Gate::new(LIMITS);
+        for host in 0..FAMILIAR as u32 + 10 {
+            let address = SocketAddr::from((std::net::Ipv4Addr::from_bits(host << 8), 443));
+            assert!(gate.enter(address, false).unwrap().prove());
+        }
+        let state = gate.state();
+        assert_eq!(state.familiar.len(), FAMILIAR);
+        assert!(!state.familiar.contains_key(&IpAddr::from([0, 0, 9, 0])));
+        assert!(state.familiar.contains_key(&IpAddr::from([0, 0, 10, 0])));
     }
 
     #[test]

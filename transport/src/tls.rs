@@ -11,10 +11,7 @@ use std::{
 
 use lightpost_clock::Clock;
 use rustls::{
-    RootCertStore,
-    crypto::CryptoProvider,
-    server::{ServerSessionMemoryCache, WebPkiClientVerifier},
-    time_provider::TimeProvider,
+    RootCertStore, crypto::CryptoProvider, server::WebPkiClientVerifier, time_provider::TimeProvider,
 };
 use rustls_pki_types::{
     CertificateDer, PrivateKeyDer, UnixTime,
@@ -52,10 +49,9 @@ pub enum TlsError {
     Bind(std::io::Error),
 }
 
-/// Sessions that a QUIC server remembers for resumption.
-const SESSIONS: usize = 4096;
-/// Tickets that a QUIC server hands out on each handshake; a client uses one per connection.
-const TICKETS: usize = 4;
+/// Tickets that a QUIC server hands out on each handshake. A client uses one per connection, and a connection that ends with the
+/// answer brings no new ones: they leave with the end of the handshake, half a round trip after the answer.
+const TICKETS: usize = 8;
 
 /// A server's TLS (1.2 and 1.3 for TCP, 1.3 for QUIC). Client certificates are asked for when `client_trust` (PEM of CAs) is given and verified when one is
 /// shown; whether one is required is the router's decision, by [`crate::PeerIdentity`].
@@ -131,13 +127,12 @@ impl TimeProvider for ClockTime {
     }
 }
 
-/// `config` made fit for QUIC: ALPN `h3` and early data. Sessions are kept here rather than in tickets, because early data is
-/// only ever accepted for kept sessions; a replayed first flight is harmless, as the exchange id makes it a repeat.
+/// `config` made fit for QUIC: ALPN `h3` and early data. Sessions have to be kept here rather than in tickets, because early data is
+/// only ever accepted for kept sessions; the caller brings what keeps them.
 pub(crate) fn quic_server(config: &rustls::ServerConfig) -> rustls::ServerConfig {
     let mut config = config.clone();
     config.alpn_protocols = vec![b"h3".to_vec()];
     config.max_early_data_size = u32::MAX;
-    config.session_storage = ServerSessionMemoryCache::new(SESSIONS);
     config.send_tls13_tickets = TICKETS;
     config
 }
@@ -195,7 +190,7 @@ fn unusable(certificate: &Path, key: &Path, error: &rustls::Error) -> TlsError {
     }
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
+pub(crate) fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
     std::fs::read(path).map_err(|cause| TlsError::Read {
         path: path.to_owned(),
         cause,

@@ -15,6 +15,7 @@ use std::{
 use lightpost_config::{Problems, Section, read, read_text};
 use lightpost_intake::Tokens;
 use lightpost_mail::Address;
+use lightpost_transport::quic::tickets::age_tolerance;
 
 pub use accept::{Accept, Peer};
 pub use domains::{Domains, Pattern};
@@ -46,6 +47,8 @@ pub struct Config {
     pub admin: Option<Admin>,
     /// The paths that clients come by.
     pub paths: Vec<lightpost_transport::Path>,
+    /// How far a client that resumes a session may be wrong about its age: the most that one of the paths needs.
+    pub session_age_tolerance: Duration,
 }
 
 /// `[listen]`
@@ -110,11 +113,18 @@ fn walk(root: &Section<'_>) -> Option<Config> {
         );
     }
     let retention = root.get_or("retention", DAY * 7);
-    let paths: Vec<_> = root
+    let (paths, tolerances): (Vec<_>, Vec<_>) = root
         .named("path")
         .iter()
-        .filter_map(|(name, section)| lightpost_transport::Path::read(name, section))
-        .collect();
+        .filter_map(|(name, section)| {
+            let tolerance = section.get::<Duration>("session_age_tolerance");
+            let path = lightpost_transport::Path::read(name, section)?;
+            let derived = || age_tolerance(std::slice::from_ref(&path));
+            let tolerance = tolerance.unwrap_or_else(derived);
+            Some((path, tolerance))
+        })
+        .unzip();
+    let session_age_tolerance = tolerances.into_iter().max().unwrap_or(age_tolerance(&[]));
     let listen = listen(&root.section("listen"));
     let accept = accept::read(&root.section("accept"), &paths);
     let has_trust = listen
@@ -136,6 +146,7 @@ fn walk(root: &Section<'_>) -> Option<Config> {
         postmaster,
         admin,
         paths,
+        session_age_tolerance,
     })
 }
 

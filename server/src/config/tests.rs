@@ -32,6 +32,9 @@ fn the_sample_is_true() {
     );
     assert_eq!(config.database, folder.path().join("inbox.db"));
     assert_eq!(config.onward.choose("moon.example"), 0);
+    // A round trip, the outage, ten minutes.
+    let tolerance = Duration::from_millis(2 * 1_400) + Duration::from_secs(7_200 + 600);
+    assert_eq!(config.session_age_tolerance, tolerance);
 }
 
 #[test]
@@ -57,6 +60,7 @@ fn the_sample_is_true_with_everything_uncommented() {
     assert_eq!(config.onward.choose("moon.example"), 0);
     assert_eq!(config.onward.choose(lightpost_queue::LOCAL), 2);
     assert!(config.peers[0].token.is_some());
+    assert_eq!(config.session_age_tolerance, Duration::from_secs(3 * 3_600));
     let admin = config.admin.unwrap();
     assert!(admin.tokens.is_some() && admin.socket == Some(PathBuf::from("/run/lightpost/admin.sock")));
 }

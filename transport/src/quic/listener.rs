@@ -9,19 +9,19 @@ use std::{
 
 use axum::Router;
 use lightpost_clock::Clock;
-use quinn::{Endpoint, EndpointConfig, Incoming, ServerConfig, crypto::rustls::QuicServerConfig};
+use quinn::{Endpoint, EndpointConfig, Incoming, ServerConfig};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     client::NO_ERROR,
-    net::{Kernel, Net, TlsTime},
+    net::{Kernel, Net},
     profile, reset,
     serving::{Arrival, Serving, serve_connection},
+    tickets::{Keeper, Tickets},
 };
 use crate::{
     Path,
     gate::{Gate, Limits},
-    tls,
 };
 
 /// Connections at once, with those whose end the peer has not heard yet; more are refused.
@@ -42,6 +42,8 @@ const GOODBYE: Duration = Duration::from_millis(250);
 /// What a listener may be told besides.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
+    /// How sessions and tokens outlive a restart, so that the next connection of each client is as quick as if there had been none.
+    pub tickets: Tickets,
     /// A file with the key of our stateless resets (RFC 9000 section 10.3); made when it is missing. With it a gateway that was
     /// restarted tells its peers at once that it has forgotten their connections; without it they wait for their deadlines.
     pub reset_key: Option<PathBuf>,
@@ -52,7 +54,8 @@ pub struct Listener {
     endpoint: Endpoint,
     paths: Vec<Path>,
     /// For strangers when there are many.
-    pressed: Option<Arc<ServerConfig>>,
+    pressed: Arc<ServerConfig>,
+    keeper: Keeper,
 }
 
 impl Listener {
@@ -60,7 +63,7 @@ impl Listener {
     /// `h3`.
     ///
     /// # Errors
-    /// When the address cannot be bound or the key of the resets cannot be read or made.
+    /// When the address cannot be bound or one of the keys cannot be read or made.
     pub fn bind(
         address: SocketAddr,
         tls: &rustls::ServerConfig,
@@ -73,7 +76,7 @@ impl Listener {
     /// As [`Self::bind`], on another network than the kernel's. Time is that of `tls`.
     ///
     /// # Errors
-    /// When the address cannot be bound or the key of the resets cannot be read or made.
+    /// When the address cannot be bound or one of the keys cannot be read or made.
     pub fn bind_on(
         net: &dyn Net,
         address: SocketAddr,
@@ -81,9 +84,10 @@ impl Listener {
         paths: &[Path],
         options: &Options,
     ) -> std::io::Result<Self> {
-        let server = server_config(tls, paths)?;
-        let mut pressed = server.clone();
         let mut profile = profile::derive_for_all(paths);
+        let (mut server, keeper) = options.tickets.server_config(tls, paths)?;
+        server.transport_config(profile.server_config());
+        let mut pressed = server.clone();
         profile.assume_round_trip(PRESSED_RTT);
         pressed.transport_config(profile.server_config());
         let endpoint = Endpoint::new_with_abstract_socket(
@@ -95,7 +99,8 @@ impl Listener {
         Ok(Self {
             endpoint,
             paths: paths.to_vec(),
-            pressed: Some(Arc::new(pressed)),
+            pressed: Arc::new(pressed),
+            keeper,
         })
     }
 
@@ -139,6 +144,7 @@ impl Listener {
             () = stop.cancelled() => {}
             () = accepting => {}
             () = gate.watch(&clock) => {}
+            () = self.keeper.keep(&clock) => {}
         }
         connections.close();
         let refusing = async {
@@ -152,15 +158,18 @@ impl Listener {
             () = clock.sleep(GRACE + GOODBYE) => {}
         }
         self.endpoint.close(NO_ERROR, b"stopped");
+        if let Err(cause) = self.keeper.write().await {
+            tracing::warn!(%cause, "sessions cannot be written; the next run starts without them");
+        }
         // The goodbyes leave at once; waiting for their acknowledgement would take several light times.
         let _ = clock.timeout(GOODBYE, self.endpoint.wait_idle()).await;
     }
 
-    /// Decides about a newcomer. Under pressure it has to show that its address is real, where that costs a moment only: the
-    /// token of a Retry lives for 15 seconds, so beyond Earth it could never be used.
+    /// Decides about a newcomer. Under pressure it has to show that its address is real, where that costs a moment only: on Earth,
+    /// and only where every path is known to be there. The token of a Retry lives for 15 seconds, so farther out it could never be used.
     fn admit(&self, incoming: Incoming, gate: &Arc<Gate>) -> Option<Arrival> {
         let pressed = gate.is_pressed();
-        let terrestrial = self.paths.iter().all(Path::is_terrestrial);
+        let terrestrial = !self.paths.is_empty() && self.paths.iter().all(Path::is_terrestrial);
         let validated = incoming.remote_address_validated();
         if pressed && terrestrial && !validated && incoming.may_retry() {
             let _ = incoming.retry();
@@ -173,7 +182,7 @@ impl Listener {
             incoming.refuse();
             return None;
         };
-        let config = self.pressed.clone().filter(|_| pressed && !terrestrial);
+        let config = (pressed && !terrestrial).then(|| self.pressed.clone());
         Some(Arrival {
             incoming,
             seat: Arc::new(seat),
@@ -182,49 +191,11 @@ impl Listener {
     }
 }
 
-/// Binds a QUIC endpoint with the profile of the most demanding of `paths`. `tls` comes from [`crate::tls::server`] with ALPN `h3`.
-///
-/// # Errors
-/// When the address cannot be bound.
-pub fn bind(
-    address: SocketAddr,
-    tls: Arc<rustls::ServerConfig>,
-    paths: &[Path],
-) -> std::io::Result<quinn::Endpoint> {
-    bind_with(address, tls, paths, &Options::default())
-}
-
-/// As [`bind`], with [`Options`].
-///
-/// # Errors
-/// When the address cannot be bound or the key of the resets cannot be read or made.
-pub fn bind_with(
-    address: SocketAddr,
-    tls: Arc<rustls::ServerConfig>,
-    paths: &[Path],
-    options: &Options,
-) -> std::io::Result<quinn::Endpoint> {
-    Ok(Listener::bind(address, &tls, paths, options)?.endpoint)
-}
-
-/// The server's QUIC configuration, for an endpoint on a socket of the caller's.
-///
-/// # Errors
-/// When `tls` cannot be used for QUIC.
-pub fn server_config(tls: &rustls::ServerConfig, paths: &[Path]) -> std::io::Result<ServerConfig> {
-    let crypto =
-        QuicServerConfig::try_from(Arc::new(tls::quic_server(tls))).map_err(std::io::Error::other)?;
-    let mut config = ServerConfig::with_crypto(Arc::new(crypto));
-    config.transport_config(profile::derive_for_all(paths).server_config());
-    config.time_source(Arc::new(TlsTime(tls.time_provider.clone())));
-    Ok(config)
-}
-
 /// The endpoint's configuration, with the key in the file `reset_key` (made when missing).
 ///
 /// # Errors
 /// When the key cannot be read or made.
-pub fn endpoint_config(reset_key: Option<&FilePath>) -> std::io::Result<EndpointConfig> {
+fn endpoint_config(reset_key: Option<&FilePath>) -> std::io::Result<EndpointConfig> {
     Ok(match reset_key {
         Some(path) => {
             let mut config = EndpointConfig::new(Arc::new(reset::key(path)?));
@@ -233,26 +204,4 @@ pub fn endpoint_config(reset_key: Option<&FilePath>) -> std::io::Result<Endpoint
         }
         None => EndpointConfig::default(),
     })
-}
-
-/// Serves `router` on `endpoint` until `stop`, for peers on terrestrial paths.
-pub async fn serve(endpoint: quinn::Endpoint, router: Router, clock: Clock, stop: CancellationToken) {
-    serve_paths(endpoint, router, &[], clock, stop).await;
-}
-
-/// As [`serve`], for peers that come by `paths`: how long a handshake may take follows from the longest of them. Prefer
-/// [`Listener`], which stands more strangers on paths beyond Earth.
-pub async fn serve_paths(
-    endpoint: quinn::Endpoint,
-    router: Router,
-    paths: &[Path],
-    clock: Clock,
-    stop: CancellationToken,
-) {
-    let listener = Listener {
-        endpoint,
-        paths: paths.to_vec(),
-        pressed: None,
-    };
-    listener.serve(router, clock, stop).await;
 }

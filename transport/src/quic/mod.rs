@@ -5,6 +5,7 @@ pub mod congestion;
 pub mod listener;
 pub mod net;
 pub mod profile;
+pub mod tickets;
 
 mod body;
 mod frames;

@@ -24,6 +24,14 @@ const ID_LENGTH: usize = 8;
 /// # Errors
 /// When the file cannot be read or made, or holds something else.
 pub(crate) fn key(path: &Path) -> io::Result<hmac::Key> {
+    Ok(hmac::Key::new(hmac::HMAC_SHA256, &secret(path, "reset key")?))
+}
+
+/// Reads 32 secret octets from `path`, or makes them there, for us only. `what` they are is told when they are not.
+///
+/// # Errors
+/// As [`key`].
+pub(crate) fn secret(path: &Path, what: &str) -> io::Result<Vec<u8>> {
     let about = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
     let octets = match std::fs::read(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => make(path).map_err(about)?,
@@ -31,32 +39,38 @@ pub(crate) fn key(path: &Path) -> io::Result<hmac::Key> {
     };
     crate::tls::warn_if_open(path);
     if octets.len() != LENGTH {
-        let what = format!(
-            "holds {} octets, a reset key has {LENGTH}; remove it",
-            octets.len()
-        );
+        let what = format!("holds {} octets, a {what} has {LENGTH}; remove it", octets.len());
         return Err(about(io::Error::new(io::ErrorKind::InvalidData, what)));
     }
-    Ok(hmac::Key::new(hmac::HMAC_SHA256, &octets))
+    Ok(octets)
 }
 
-/// Written beside and moved into place, so that a crash leaves no half key.
 fn make(path: &Path) -> io::Result<Vec<u8>> {
     let mut octets = vec![0; LENGTH];
     SystemRandom::new()
         .fill(&mut octets)
         .map_err(|_| io::Error::other("the system has no random numbers"))?;
-    let beside = path.with_extension("new");
-    let _ = std::fs::remove_file(&beside);
+    replace(path, &octets)?;
+    Ok(octets)
+}
+
+/// Written beside, for us only, and moved into place, so that a crash leaves no half secret.
+///
+/// # Errors
+/// When it cannot be written.
+pub(crate) fn replace(path: &Path, octets: &[u8]) -> io::Result<()> {
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(".new");
+    let beside = Path::new(&beside);
+    let _ = std::fs::remove_file(beside);
     let mut file = OpenOptions::new()
         .write(true)
         .create_new(true)
         .mode(0o600)
-        .open(&beside)?;
-    file.write_all(&octets)?;
+        .open(beside)?;
+    file.write_all(octets)?;
     file.sync_all()?;
-    std::fs::rename(&beside, path)?;
-    Ok(octets)
+    std::fs::rename(beside, path)
 }
 
 /// Random connection ids. Unlike quinn's own, which a restarted endpoint takes for garbage, they are answered with a reset.

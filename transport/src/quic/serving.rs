@@ -217,6 +217,10 @@ async fn open(arrival: Arrival) -> Result<(Arc<Peer>, Option<ZeroRttAccepted>, D
         Err(connecting) => (connecting.await.map_err(|error| error.to_string())?, None),
     };
     let peer = Peer::new(connection.clone(), arrival.seat);
+    if connection.peer_identity().is_some() {
+        // It was known before: who resumes a session has shown its secret, which was given to the owner of this certificate.
+        peer.prove();
+    }
     let mut builder = h3::server::builder();
     builder.max_field_section_size(HEADER_LIMIT).send_grease(false);
     let driver = builder

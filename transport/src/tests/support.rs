@@ -31,7 +31,7 @@ use crate::{
     Exchange, Object, Outcome, Path, PeerIdentity, Reply, Transport,
     quic::{
         client::{Hosts, QuicTransport, Settings},
-        listener,
+        listener::{Listener, Options},
     },
     tls,
 };
@@ -289,22 +289,23 @@ pub(super) fn gateway(papers: &Papers) -> Running {
 }
 
 pub(super) fn gateway_on(papers: &Papers, port: u16, reset_key: Option<&FilePath>) -> Running {
-    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-    let options = listener::Options {
+    let options = Options {
         reset_key: reset_key.map(FilePath::to_owned),
+        ..Options::default()
     };
-    let endpoint = listener::bind_with(address, papers.server_tls(), &[Path::earth()], &options).unwrap();
+    gateway_with(papers, port, Path::earth(), &options)
+}
+
+pub(super) fn gateway_with(papers: &Papers, port: u16, path: Path, options: &Options) -> Running {
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let listener = Listener::bind(address, &papers.server_tls(), &[path], options).unwrap();
+    let endpoint = listener.endpoint().clone();
     let (router, seen) = router();
     let stop = CancellationToken::new();
     Running {
         port: endpoint.local_addr().unwrap().port(),
         seen,
-        task: tokio::spawn(listener::serve(
-            endpoint.clone(),
-            router,
-            Clock::system(),
-            stop.clone(),
-        )),
+        task: tokio::spawn(listener.serve(router, Clock::system(), stop.clone())),
         stop,
         endpoint,
     }
