@@ -64,19 +64,27 @@ fn document(path: &Path) -> Value {
         "outage_max": duration_text(path.outage_max),
         "rate_up": path.rate_up.0,
         "rate_down": path.rate_down.0,
+        "loss": path.loss,
+        "mtu": path.mtu,
+        "storage": path.storage,
         "settings": profile.settings().iter().map(setting).collect::<Vec<_>>(),
     })
 }
 
 fn show(path: &Path, output: Output) -> Result<(), Failure> {
+    let storage = path
+        .storage
+        .map_or_else(String::new, |octets| format!(", {octets} octets of storage"));
+    let mtu = path.mtu.map_or_else(String::new, |mtu| format!(", mtu {mtu}"));
     output.line(&format!(
-        "path {}: {} to {} one way, outages up to {}, {} up, {} down",
+        "path {}: {} to {} one way, outages up to {}, {} up, {} down, {}% loss{mtu}{storage}",
         output.paint(Tone::Strong, &path.name),
         duration_text(path.one_way_min),
         duration_text(path.one_way_max),
         duration_text(path.outage_max),
         rate(path.rate_up.0),
         rate(path.rate_down.0),
+        path.loss * 100.0,
     ))?;
     let mut table = output.table(&["setting", "value", "why"]);
     for setting in derive(path).settings() {

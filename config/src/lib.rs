@@ -10,4 +10,4 @@ mod value;
 
 pub use problem::{Problem, Problems};
 pub use section::{Section, read, read_text};
-pub use value::{Rate, Size, Value, duration_text};
+pub use value::{Rate, Share, Size, Value, duration_text};

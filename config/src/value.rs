@@ -65,6 +65,21 @@ impl Value for f64 {
     }
 }
 
+/// A part of a whole, 0 to 1, written `"1%"`, `"0.5%"` or `0.01`.
+#[derive(Clone, Copy, Debug, PartialEq, PartialOrd, Serialize, Deserialize)]
+pub struct Share(pub f64);
+
+impl Value for Share {
+    const EXPECTED: &'static str = "a share such as \"1%\" or 0.01";
+    fn read(value: &DeValue<'_>) -> Option<Self> {
+        let share = match value {
+            DeValue::String(text) => text.trim().strip_suffix('%')?.trim().parse::<f64>().ok()? / 100.0,
+            number => f64::read(number)?,
+        };
+        (0.0..=1.0).contains(&share).then_some(Self(share))
+    }
+}
+
 macro_rules! text {
     ($($kind:ty => $text:literal, $read:expr);*) => {$(
         impl Value for $kind {
@@ -233,5 +248,23 @@ mod tests {
         assert_eq!(Rate::parse("2Mbit/s"), Some(Rate(2e6)));
         assert_eq!(Rate::parse("0kbit/s"), None);
         assert_eq!(Rate(8e3).time_for(1000), Duration::from_secs(1));
+    }
+
+    #[test]
+    fn shares() {
+        for (text, share) in [
+            ("\"1%\"", Some(0.01)),
+            ("\"0.5 %\"", Some(0.005)),
+            ("0.02", Some(0.02)),
+            ("0", Some(0.0)),
+            ("\"0.01\"", None),
+            ("\"101%\"", None),
+            ("-0.1", None),
+        ] {
+            let text = format!("loss = {text}");
+            let table = toml::de::DeTable::parse(&text).unwrap();
+            let read = Share::read(table.get_ref()["loss"].get_ref());
+            assert_eq!(read, share.map(Share), "{text}");
+        }
     }
 }

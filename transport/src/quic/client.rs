@@ -14,11 +14,12 @@ use futures_util::{
 };
 use jiff::Timestamp;
 use lightpost_clock::{Clock, until};
-use quinn::{ClientConfig, Endpoint, EndpointConfig, VarInt, crypto::rustls::QuicClientConfig};
+use quinn::{ClientConfig, Endpoint, VarInt, crypto::rustls::QuicClientConfig};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use url::{Host, Url};
 
 use super::{
+    datagram::Wire,
     net::{Kernel, Net},
     profile,
     session::{Broken, Session},
@@ -101,10 +102,18 @@ impl QuicTransport {
         hosts: Arc<dyn Hosts>,
         clock: Clock,
     ) -> Result<Self, TlsError> {
+        let wire = profile::client_wire(&settings.paths);
+        let config = profile::client_endpoint(&settings.paths);
+        let runtime = net.runtime();
         let endpoint = net.bind_any().and_then(|socket| {
-            Endpoint::new_with_abstract_socket(EndpointConfig::default(), None, socket, net.runtime())
+            let socket = wire.wrap(socket, &runtime);
+            Endpoint::new_with_abstract_socket(config, None, socket, runtime)
         });
-        Self::with_endpoint(endpoint.map_err(TlsError::Bind)?, settings, hosts, clock)
+        let mut transport = Self::with_endpoint(endpoint.map_err(TlsError::Bind)?, settings, hosts, clock)?;
+        if let Some(dialer) = Arc::get_mut(&mut transport.dialer) {
+            dialer.wire = Some(wire);
+        }
+        Ok(transport)
     }
 
     /// As [`QuicTransport::new`], on an endpoint of the caller's, which may have a socket of another kind.
@@ -138,6 +147,7 @@ impl QuicTransport {
                 hosts,
                 clock: clock.clone(),
                 closed: closed.clone(),
+                wire: None,
             }),
             clock,
             lanes,
@@ -352,6 +362,8 @@ struct Dialer {
     hosts: Arc<dyn Hosts>,
     clock: Clock,
     closed: CancellationToken,
+    /// Where it is ours.
+    wire: Option<Wire>,
 }
 
 impl Dialer {
@@ -364,6 +376,9 @@ impl Dialer {
         let mut causes = Vec::new();
         for address in addresses.into_iter().take(ADDRESSES) {
             let address = SocketAddr::new(address, target.port);
+            if let Some(wire) = &self.wire {
+                wire.route(address, &target.path);
+            }
             let opening = self.open(address, &name, config.clone());
             match self.clock.timeout(within, opening).await {
                 Ok(Ok(session)) => return Ok(session),

@@ -90,11 +90,13 @@ impl Listener {
         let mut pressed = server.clone();
         profile.assume_round_trip(PRESSED_RTT);
         pressed.transport_config(profile.server_config());
+        let runtime = net.runtime();
+        let socket = profile::server_wire(paths).wrap(net.bind(address)?, &runtime);
         let endpoint = Endpoint::new_with_abstract_socket(
             endpoint_config(options.reset_key.as_deref())?,
             Some(server),
-            net.bind(address)?,
-            net.runtime(),
+            socket,
+            runtime,
         )?;
         Ok(Self {
             endpoint,

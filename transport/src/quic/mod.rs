@@ -2,6 +2,7 @@
 
 pub mod client;
 pub mod congestion;
+pub mod datagram;
 pub mod listener;
 pub mod net;
 pub mod profile;

@@ -18,6 +18,8 @@ use ring::{
 const LENGTH: usize = 32;
 /// Octets of a connection id.
 const ID_LENGTH: usize = 8;
+/// Octets of the longest one (RFC 9000 section 17.2).
+const LONGEST_ID: usize = 20;
 
 /// Reads the key by which peers know that a reset is ours from `path`, or makes one there that only we can read.
 ///
@@ -74,26 +76,38 @@ pub(crate) fn replace(path: &Path, octets: &[u8]) -> io::Result<()> {
 }
 
 /// Random connection ids. Unlike quinn's own, which a restarted endpoint takes for garbage, they are answered with a reset.
-pub(crate) struct RandomIds(SystemRandom);
+pub(crate) struct RandomIds {
+    random: SystemRandom,
+    length: usize,
+}
 
 impl RandomIds {
     pub(crate) fn boxed() -> Box<dyn ConnectionIdGenerator> {
-        Box::new(Self(SystemRandom::new()))
+        Self::of_length(ID_LENGTH)
+    }
+
+    /// Ids of `length` octets, 1 to 20.
+    pub(crate) fn of_length(length: usize) -> Box<dyn ConnectionIdGenerator> {
+        Box::new(Self {
+            random: SystemRandom::new(),
+            length: length.clamp(1, LONGEST_ID),
+        })
     }
 }
 
 impl ConnectionIdGenerator for RandomIds {
     fn generate_cid(&mut self) -> ConnectionId {
-        let mut octets = [0; ID_LENGTH];
-        if self.0.fill(&mut octets).is_err() {
+        let mut octets = [0; LONGEST_ID];
+        let octets = &mut octets[..self.length];
+        if self.random.fill(octets).is_err() {
             // The id has to be unpredictable to outsiders only; the process cannot make keys any more either.
             tracing::error!("the system has no random numbers");
         }
-        ConnectionId::new(&octets)
+        ConnectionId::new(octets)
     }
 
     fn cid_len(&self) -> usize {
-        ID_LENGTH
+        self.length
     }
 
     fn cid_lifetime(&self) -> Option<Duration> {

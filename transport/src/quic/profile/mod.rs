@@ -5,12 +5,17 @@
 
 use std::{sync::Arc, time::Duration};
 
+use lightpost_config::Rate;
 use quinn::{
-    AckFrequencyConfig, IdleTimeout, MtuDiscoveryConfig, TransportConfig, VarInt,
+    AckFrequencyConfig, EndpointConfig, IdleTimeout, MtuDiscoveryConfig, TransportConfig, VarInt,
     congestion::{BbrConfig, ControllerFactory, CubicConfig, NewRenoConfig},
 };
 
-use super::congestion::FixedWindowConfig;
+use super::{
+    congestion::FixedRateConfig,
+    datagram::{LineOptions, Redundancy, Wire},
+    reset::RandomIds,
+};
 use crate::Path;
 
 mod derivation;
@@ -38,19 +43,26 @@ pub struct Profile {
 
 #[derive(Clone, Debug)]
 struct Figures {
+    round_trip: Duration,
+    rate: Rate,
     initial_rtt: Duration,
     idle_timeout: Option<Duration>,
+    packet_threshold: u32,
+    time_threshold: f64,
     /// `None`: discovered.
     mtu: Option<u16>,
+    padding: bool,
+    connection_id: u8,
+    grease: bool,
+    /// Threshold and delay; `None` leaves acknowledgement to the peer's own defaults.
+    acks: Option<(u32, Duration)>,
+    congestion: Congestion,
+    hold: Duration,
     receive_window: u64,
     stream_receive_window: u64,
     send_window: u64,
-    /// Threshold and delay; `None` leaves acknowledgement to the peer's own defaults.
-    acks: Option<(u32, Duration)>,
-    packet_threshold: u32,
-    congestion: Congestion,
-    congestion_window: u64,
     max_streams: u32,
+    redundancy: Redundancy,
 }
 
 /// Derives the profile of `path`.
@@ -68,19 +80,77 @@ pub(crate) fn derive_for_all(paths: &[Path]) -> Profile {
         mine.receive_window = mine.receive_window.max(theirs.receive_window);
         mine.stream_receive_window = mine.stream_receive_window.max(theirs.stream_receive_window);
         mine.send_window = mine.send_window.max(theirs.send_window);
-        mine.congestion_window = mine.congestion_window.max(theirs.congestion_window);
         mine.max_streams = mine.max_streams.max(theirs.max_streams);
+        mine.time_threshold = mine.time_threshold.max(theirs.time_threshold);
+        mine.mtu = mine
+            .mtu
+            .zip(theirs.mtu)
+            .map(|(a, b)| a.min(b))
+            .or(mine.mtu)
+            .or(theirs.mtu);
         if theirs.congestion == Congestion::Fixed {
             mine.congestion = Congestion::Fixed;
         }
+        // Who calls does not say by which path: the fastest one must not be held back, and the lossiest one needs its repeats.
+        mine.rate.0 = mine.rate.0.max(theirs.rate.0);
+        mine.hold = mine.hold.min(theirs.hold);
+        mine.redundancy = mine.redundancy.and(theirs.redundancy);
     }
     profile
+}
+
+/// What the endpoint of a client with `paths` is like.
+pub(crate) fn client_endpoint(paths: &[Path]) -> EndpointConfig {
+    let profiles: Vec<Profile> = paths.iter().map(derive).collect();
+    let ids = profiles.iter().map(|profile| profile.figures.connection_id).max();
+    let ids = usize::from(ids.unwrap_or(8));
+    let mut config = EndpointConfig::default();
+    config
+        .cid_generator(move || RandomIds::of_length(ids))
+        .grease_quic_bit(profiles.iter().any(|profile| profile.figures.grease));
+    config
+}
+
+/// The lines of a client's endpoint, one for each path.
+pub(crate) fn client_wire(paths: &[Path]) -> Wire {
+    Wire::outgoing(paths.iter().map(|path| (path.name.clone(), derive(path).line())))
+}
+
+/// The line of a listener's endpoint.
+pub(crate) fn server_wire(paths: &[Path]) -> Wire {
+    Wire::incoming(derive_for_all(paths).line())
 }
 
 impl Profile {
     /// Every setting with its value and reason.
     pub fn settings(&self) -> &[Setting] {
         &self.settings
+    }
+
+    /// What is repeated.
+    pub fn redundancy(&self) -> &Redundancy {
+        &self.figures.redundancy
+    }
+
+    /// The congestion controller.
+    pub fn congestion(&self) -> Congestion {
+        self.figures.congestion
+    }
+
+    /// How much later than those after it a packet may arrive before it counts as lost.
+    pub fn reordering(&self) -> Duration {
+        let round_trip = self.figures.round_trip.as_secs_f64();
+        Duration::try_from_secs_f64(round_trip * (self.figures.time_threshold - 1.0)).unwrap_or(Duration::MAX)
+    }
+
+    /// What happens to the path's datagrams behind QUIC.
+    pub fn line(&self) -> LineOptions {
+        let figures = &self.figures;
+        LineOptions {
+            rate: (figures.congestion == Congestion::Fixed).then_some(figures.rate.0),
+            hold: figures.hold,
+            redundancy: figures.redundancy,
+        }
     }
 
     /// Takes round trips for `span` until one was measured.
@@ -119,9 +189,11 @@ impl Profile {
             .stream_receive_window(varint(figures.stream_receive_window))
             .send_window(figures.send_window)
             .packet_threshold(figures.packet_threshold)
+            .time_threshold(figures.time_threshold as f32)
+            .pad_to_mtu(figures.padding)
             .max_concurrent_uni_streams(16u32.into())
             .datagram_receive_buffer_size(None)
-            .congestion_controller_factory(self.congestion());
+            .congestion_controller_factory(self.controller());
         match figures.mtu {
             Some(mtu) => config.initial_mtu(mtu).min_mtu(mtu).mtu_discovery_config(None),
             None => config.mtu_discovery_config(Some(MtuDiscoveryConfig::default())),
@@ -136,11 +208,9 @@ impl Profile {
         config
     }
 
-    fn congestion(&self) -> Arc<dyn ControllerFactory + Send + Sync> {
+    fn controller(&self) -> Arc<dyn ControllerFactory + Send + Sync> {
         match self.figures.congestion {
-            Congestion::Fixed => Arc::new(FixedWindowConfig {
-                window: self.figures.congestion_window,
-            }),
+            Congestion::Fixed => Arc::new(FixedRateConfig),
             Congestion::Bbr => Arc::new(BbrConfig::default()),
             Congestion::Cubic => Arc::new(CubicConfig::default()),
             Congestion::NewReno => Arc::new(NewRenoConfig::default()),

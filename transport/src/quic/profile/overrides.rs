@@ -1,6 +1,6 @@
 //! What an operator may fix: `[path.NAME.quic]`.
 
-use std::time::Duration;
+use std::{ops::RangeInclusive, time::Duration};
 
 use lightpost_config::{Section, Size, duration_text};
 use quinn::VarInt;
@@ -11,7 +11,7 @@ pub(super) const LEAST_MTU: u16 = 1200;
 /// How the sending rate is governed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Congestion {
-    /// A constant window from the path's figures; loss and silence do not change it.
+    /// The path's rate, whatever is lost and however long it is silent.
     Fixed,
     /// BBR, for paths in line of sight.
     Bbr,
@@ -63,22 +63,31 @@ pub struct Overrides {
     pub max_ack_delay: Option<Duration>,
     /// Packets that may overtake one before it counts as lost.
     pub packet_threshold: Option<u32>,
+    /// How much later than others a packet may arrive before it counts as lost, as a multiple of the round trip.
+    pub time_threshold: Option<f64>,
     /// The congestion controller.
     pub congestion: Option<Congestion>,
     /// Requests that the peer may have open at once.
     pub max_streams: Option<u32>,
+    /// How much QUIC may write ahead of the path, as time on the path.
+    pub hold: Option<Duration>,
+    /// How often a datagram that is repeated leaves, the first time included.
+    pub copies: Option<u32>,
+    /// The time between two copies.
+    pub gap: Option<Duration>,
+    /// Octets after silence that count as a small mail.
+    pub small: Option<u64>,
+    /// Octets of the connection ids that a client chooses.
+    pub connection_id: Option<u32>,
+    /// Whether the fixed bit of QUIC is greased (RFC 9287).
+    pub grease: Option<bool>,
+    /// Whether every datagram is filled up.
+    pub padding: Option<bool>,
 }
 
 impl Overrides {
     /// Reads `[path.NAME.quic]`; `None` when something in it is wrong (noted).
     pub(crate) fn read(section: &Section<'_>) -> Option<Self> {
-        let mut sound = true;
-        let mut check = |right: bool, key: &str, value: String, remedy: &str| {
-            if !right {
-                section.wrong(key, format!("{value} is out of range"), remedy.to_owned());
-                sound = false;
-            }
-        };
         let overrides = Self {
             initial_rtt: section.get("initial_rtt"),
             idle_timeout: idle_timeout(section),
@@ -89,62 +98,107 @@ impl Overrides {
             ack_threshold: section.get("ack_threshold"),
             max_ack_delay: section.get("max_ack_delay"),
             packet_threshold: section.get("packet_threshold"),
+            time_threshold: section.get("time_threshold"),
             congestion: section.parse(
                 "congestion",
                 "write \"fixed\", \"bbr\", \"cubic\" or \"newreno\"",
                 Congestion::parse,
             ),
             max_streams: section.get("max_streams"),
+            hold: section.get("hold"),
+            copies: section.get("copies"),
+            gap: section.get("gap"),
+            small: section.get("small").map(|Size(octets)| octets),
+            connection_id: section.get("connection_id"),
+            grease: section.get("grease"),
+            padding: section.get("padding"),
         };
-        if let Some(mtu) = overrides.mtu {
-            let right = (LEAST_MTU..=65_527).contains(&mtu);
-            check(
-                right,
-                "mtu",
-                mtu.to_string(),
-                "write 1200 to 65527 octets of UDP payload",
-            );
+        overrides.are_in_range(section).then_some(overrides)
+    }
+
+    fn are_in_range(&self, section: &Section<'_>) -> bool {
+        let mut range = Range { section, sound: true };
+        let windows = 16_384..=VarInt::MAX.into_inner();
+        let size = "write at least \"16KiB\"";
+        let (mtu, payload) = (LEAST_MTU..=65_527, "write 1200 to 65527 octets of UDP payload");
+        range.check("mtu", self.mtu, &mtu, u16::to_string, payload);
+        range.check(
+            "receive_window",
+            self.receive_window,
+            &windows,
+            u64::to_string,
+            size,
+        );
+        let stream = self.stream_receive_window;
+        range.check("stream_receive_window", stream, &windows, u64::to_string, size);
+        range.check("send_window", self.send_window, &windows, u64::to_string, size);
+        let (ms, day) = (Duration::from_millis(1), Duration::from_secs(86_400));
+        let days = "write \"1ms\" to \"30d\"";
+        range.time("initial_rtt", self.initial_rtt, &(ms..=day * 30), days);
+        let delays = ms..=Duration::from_secs(15_999);
+        range.time(
+            "max_ack_delay",
+            self.max_ack_delay,
+            &delays,
+            "write \"1ms\" to \"15999s\"",
+        );
+        let (one, ten) = (ms, Duration::from_secs(10));
+        range.time("hold", self.hold, &(one..=ten), "write \"1ms\" to \"10s\"");
+        range.time("gap", self.gap, &(one..=ten), "write \"1ms\" to \"10s\"");
+        let (packets, more) = (1..=1_000_000, "write 1 or more");
+        range.check(
+            "packet_threshold",
+            self.packet_threshold,
+            &packets,
+            u32::to_string,
+            more,
+        );
+        let streams = "write 1 to 1000000";
+        range.check("max_streams", self.max_streams, &packets, u32::to_string, streams);
+        range.check("copies", self.copies, &(2..=5), u32::to_string, "write 2 to 5");
+        let ids = "write 1 to 20; without ids there can be one connection per gateway only";
+        range.check(
+            "connection_id",
+            self.connection_id,
+            &(1..=20),
+            u32::to_string,
+            ids,
+        );
+        let threshold = "write more than 1, such as 1.125";
+        range.check(
+            "time_threshold",
+            self.time_threshold,
+            &(1.000_1..=10.0),
+            f64::to_string,
+            threshold,
+        );
+        range.sound
+    }
+}
+
+struct Range<'s, 'd> {
+    section: &'s Section<'d>,
+    sound: bool,
+}
+
+impl Range<'_, '_> {
+    fn check<T: PartialOrd>(
+        &mut self,
+        key: &str,
+        value: Option<T>,
+        range: &RangeInclusive<T>,
+        text: impl Fn(&T) -> String,
+        remedy: &str,
+    ) {
+        if let Some(value) = value.filter(|value| !range.contains(value)) {
+            let what = format!("{} is out of range", text(&value));
+            self.section.wrong(key, what, remedy.to_owned());
+            self.sound = false;
         }
-        for (key, window) in [
-            ("receive_window", overrides.receive_window),
-            ("stream_receive_window", overrides.stream_receive_window),
-            ("send_window", overrides.send_window),
-        ] {
-            let octets = window.unwrap_or(16_384);
-            let right = (16_384..=VarInt::MAX.into_inner()).contains(&octets);
-            check(right, key, octets.to_string(), "write at least \"16KiB\"");
-        }
-        if let Some(rtt) = overrides.initial_rtt {
-            let right = rtt >= Duration::from_millis(1) && rtt <= Duration::from_secs(30 * 86_400);
-            check(
-                right,
-                "initial_rtt",
-                duration_text(rtt),
-                "write \"1ms\" to \"30d\"",
-            );
-        }
-        if let Some(delay) = overrides.max_ack_delay {
-            let right = delay < Duration::from_secs(16_000);
-            check(
-                right,
-                "max_ack_delay",
-                duration_text(delay),
-                "write less than \"16000s\"",
-            );
-        }
-        if let Some(packets) = overrides.packet_threshold {
-            check(
-                packets > 0,
-                "packet_threshold",
-                packets.to_string(),
-                "write 1 or more",
-            );
-        }
-        if let Some(streams) = overrides.max_streams {
-            let right = (1..=1_000_000).contains(&streams);
-            check(right, "max_streams", streams.to_string(), "write 1 to 1000000");
-        }
-        sound.then_some(overrides)
+    }
+
+    fn time(&mut self, key: &str, value: Option<Duration>, range: &RangeInclusive<Duration>, remedy: &str) {
+        self.check(key, value, range, |span| duration_text(*span), remedy);
     }
 }
 

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use lightpost_config::{Rate, Section, duration_text};
+use lightpost_config::{Rate, Section, Share, Size};
 
-use crate::quic::profile::Overrides;
+use crate::quic::{datagram::Policy, profile::Overrides};
 
-/// The longest one-way light time that is believed: four times the distance of the farthest probe.
-const FARTHEST: Duration = Duration::from_secs(4 * 86_400);
+mod check;
+
 /// The longest outage that is believed, and the longest wait that is derived.
 const LONGEST: Duration = Duration::from_secs(1_000 * 86_400);
 
@@ -26,12 +26,21 @@ pub struct Path {
     pub rate_up: Rate,
     /// The rate from the far side.
     pub rate_down: Rate,
+    /// Which part of the packets is lost, 0 when it is not known.
+    pub loss: f64,
+    /// The largest IP packet that every link of it carries, in octets, where that is known.
+    pub mtu: Option<u16>,
+    /// Octets that its nodes keep for us while a link is busy or closed, where that is known.
+    pub storage: Option<u64>,
+    /// What is sent more than once; chosen by the loss when `None`.
+    pub redundancy: Option<Policy>,
     /// The profile's settings that the operator fixed.
     pub quic: Overrides,
 }
 
 impl Path {
-    /// Reads `[path.NAME]`: `one_way_min`, `one_way_max`, `outage_max`, `rate_up`, `rate_down`, `[path.NAME.quic]`.
+    /// Reads `[path.NAME]`: `one_way_min`, `one_way_max`, `outage_max`, `rate_up`, `rate_down`, `loss`, `mtu`, `storage`,
+    /// `redundancy`, `[path.NAME.quic]`.
     ///
     /// Asks `section` for these keys only; a caller with keys of its own in the same section reads them beside.
     pub fn read(name: &str, section: &Section<'_>) -> Option<Self> {
@@ -40,55 +49,31 @@ impl Path {
         let outage_max = section.get_or("outage_max", Duration::ZERO);
         let rate_up = section.require::<Rate>("rate_up");
         let rate_down = section.require::<Rate>("rate_down");
+        let Share(loss) = section.get_or("loss", Share(0.0));
+        let mtu = section.get("mtu");
+        let storage = section.get("storage").map(|Size(octets)| octets);
+        let redundancy = section.parse(
+            "redundancy",
+            "write \"none\", \"handshake\", \"small\" or \"all\"",
+            Policy::parse,
+        );
         let quic_section = section.section("quic");
         let quic = Overrides::read(&quic_section);
-        let (one_way_min, one_way_max) = (one_way_min?, one_way_max?);
-        let mut sound = true;
-        let mut refuse = |key: &str, what: String, remedy: &str| {
-            section.wrong(key, what, remedy.to_owned());
-            sound = false;
-        };
-        if one_way_min > one_way_max {
-            let (min, max) = (duration_text(one_way_min), duration_text(one_way_max));
-            refuse(
-                "one_way_min",
-                format!("{min} is longer than one_way_max, {max}"),
-                "exchange the two, or correct one",
-            );
-        }
-        if one_way_max.is_zero() {
-            refuse(
-                "one_way_max",
-                "is zero".into(),
-                "write the longest one-way light time, such as \"1.4s\"",
-            );
-        }
-        if one_way_max > FARTHEST {
-            let what = format!("{} is beyond the Solar System", duration_text(one_way_max));
-            refuse(
-                "one_way_max",
-                what,
-                "write the one-way light time, at most \"4d\"",
-            );
-        }
-        if outage_max > LONGEST {
-            let what = format!(
-                "{} is not an outage that can be waited for",
-                duration_text(outage_max)
-            );
-            refuse("outage_max", what, "write at most \"1000d\"");
-        }
         let path = Self {
             name: name.to_owned(),
-            one_way_min,
-            one_way_max,
+            one_way_min: one_way_min?,
+            one_way_max: one_way_max?,
             outage_max,
             rate_up: rate_up?,
             rate_down: rate_down?,
-            quic: quic?,
+            loss,
+            mtu,
+            storage,
+            redundancy,
+            quic: quic.clone().unwrap_or_default(),
         };
-        path.check_idle(&quic_section, &mut sound);
-        sound.then_some(path)
+        let sound = check::check(&path, section, &quic_section);
+        (sound && quic.is_some()).then_some(path)
     }
 
     /// A terrestrial path: a tenth of a second, no outages, 1 Gbit/s.
@@ -100,6 +85,10 @@ impl Path {
             outage_max: Duration::ZERO,
             rate_up: Rate(1e9),
             rate_down: Rate(1e9),
+            loss: 0.0,
+            mtu: None,
+            storage: None,
+            redundancy: None,
             quic: Overrides::default(),
         }
     }
@@ -129,26 +118,6 @@ impl Path {
     /// Whether round trips are short and nothing interrupts them, so that Earth's ways of transport serve.
     pub fn is_terrestrial(&self) -> bool {
         self.one_way_max < Duration::from_millis(200) && self.outage_max < Duration::from_secs(10)
-    }
-
-    /// An idle timeout shorter than a round trip or an outage would cut each connection before its first answer.
-    fn check_idle(&self, section: &Section<'_>, sound: &mut bool) {
-        let Some(Some(idle)) = self.quic.idle_timeout else {
-            return;
-        };
-        let least = self.round_trip_max().saturating_add(self.outage_max);
-        if idle <= least {
-            let (idle, least) = (duration_text(idle), duration_text(least));
-            let what = format!(
-                "{idle} is over before an answer can come: a round trip with the longest outage takes {least}"
-            );
-            section.wrong(
-                "idle_timeout",
-                what,
-                "write \"off\", or a longer duration".to_owned(),
-            );
-            *sound = false;
-        }
     }
 }
 
@@ -183,6 +152,18 @@ mod tests {
         assert_eq!(path.quic.mtu, Some(1280));
         assert_eq!(path.quic.congestion, Some(Congestion::Bbr));
         assert_eq!(path.quic.receive_window, Some(64 << 20));
+        assert_eq!(
+            (path.loss, path.mtu, path.storage, path.redundancy),
+            (0.0, None, None, None)
+        );
+        let path = read(&format!(
+            "{MOON}loss = \"1%\"\nmtu = 1280\nstorage = \"1MiB\"\nredundancy = \"all\"\n"
+        ))
+        .unwrap();
+        assert_eq!(
+            (path.loss, path.mtu, path.storage, path.redundancy),
+            (0.01, Some(1280), Some(1 << 20), Some(Policy::All))
+        );
     }
 
     #[test]
@@ -204,12 +185,49 @@ mod tests {
     }
 
     #[test]
-    fn an_idle_timeout_within_a_round_trip_is_refused() {
-        let report = read(&format!("{MOON}[path.moon.quic]\nidle_timeout = \"30s\"\n")).unwrap_err();
-        assert!(
-            report.contains("c.toml:9: path.moon.quic.idle_timeout: 30s is over before"),
-            "{report}"
-        );
+    fn figures_that_contradict_each_other_are_refused() {
+        // What is added to MOON, whether in the path or below `quic`, and what is said.
+        let cases = [
+            (
+                "",
+                "idle_timeout = \"30s\"",
+                "path.moon.quic.idle_timeout: 30s is over before",
+            ),
+            ("", "initial_rtt = \"500ms\"", "path.moon.quic.initial_rtt: 0.5s"),
+            ("loss = \"60%\"", "", "path.moon.loss: 60% "),
+            ("mtu = 1247", "", "path.moon.mtu: 1247 is too small"),
+            (
+                "mtu = 1280",
+                "mtu = 1300",
+                "path.moon.quic.mtu: 1300 octets and 28 of headers",
+            ),
+            ("storage = \"1kB\"", "", "path.moon.storage: 1000 octets"),
+            ("redundancy = \"most\"", "", "path.moon.redundancy: \"most\""),
+            ("redundancy = \"none\"", "copies = 3", "path.moon.quic.copies: "),
+            ("loss = 0.01", "gap = \"600ms\"", "path.moon.quic.gap: 0.6s"),
+            (
+                "loss = 0.01",
+                "copies = 3\ngap = \"200ms\"",
+                "path.moon.quic.gap: 0.2s",
+            ),
+            (
+                "loss = 0.2",
+                "ack_threshold = 300",
+                "path.moon.quic.ack_threshold: 300",
+            ),
+            ("", "hold = \"1us\"", "path.moon.quic.hold: 0"),
+            ("", "time_threshold = 1.0", "path.moon.quic.time_threshold: 1 "),
+            ("", "connection_id = 0", "path.moon.quic.connection_id: 0 "),
+            ("one_way_min = \"1s\"", "", "c.toml:"),
+        ];
+        for (keys, quic, expected) in cases {
+            let report = read(&format!("{MOON}{keys}\n[path.moon.quic]\n{quic}\n")).unwrap_err();
+            assert!(report.contains(expected), "{expected} not in:\n{report}");
+        }
+        read(&format!(
+            "{MOON}loss = 0.01\nmtu = 1280\nstorage = \"64KiB\"\n[path.moon.quic]\nmtu = 1252\ncopies = 3\n"
+        ))
+        .unwrap();
     }
 
     #[test]

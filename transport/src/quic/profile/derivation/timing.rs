@@ -1,0 +1,96 @@
+//! How long QUIC waits before it takes something for lost.
+
+use std::time::Duration;
+
+use lightpost_config::duration_text;
+
+use super::Derivation;
+
+/// A connection on Earth that says nothing for this long is given up; opening it anew costs a tenth of a second.
+const EARTH_IDLE: Duration = Duration::from_secs(60);
+/// Datagrams that a handshake's answer may have to wait for on the line, its repeats included.
+const FLIGHT: u64 = 8 * 1_248;
+/// What hosts may take to answer.
+const HOSTS: Duration = Duration::from_millis(300);
+/// Reordering that is usual: timers, repeats, several ways through the ground network.
+const REORDERING: Duration = Duration::from_millis(500);
+/// What quinn does by itself (RFC 9002 section 6.1.2).
+const USUAL_THRESHOLD: f64 = 9.0 / 8.0;
+
+impl Derivation<'_> {
+    pub(super) fn initial_rtt(&mut self) -> Duration {
+        let path = self.path;
+        let round_trip = path.round_trip_max().max(Duration::from_millis(1));
+        let terrestrial = path.is_terrestrial();
+        self.choose(
+            "initial_rtt",
+            path.quic.initial_rtt,
+            || match terrestrial {
+                true => (round_trip, "the longest light time there and back"),
+                false => {
+                    let sending = path
+                        .rate_up
+                        .time_for(FLIGHT)
+                        .saturating_add(path.rate_down.time_for(FLIGHT));
+                    let answered = round_trip.mul_f64(1.05).saturating_add(sending) + HOSTS;
+                    let why = "a third of the time in which a first answer must come, for a first packet is sent again after three \
+                               times this. The draft wants the maximum round trip with outages; measured, a lost first packet is then \
+                               sent again only after hours (9 light times with the round trip itself, 5 with a third of it)";
+                    (answered / 3, why)
+                }
+            },
+            |rtt| duration_text(*rtt),
+        )
+    }
+
+    pub(super) fn idle_timeout(&mut self) -> Option<Duration> {
+        let terrestrial = self.path.is_terrestrial();
+        self.choose(
+            "idle_timeout",
+            self.path.quic.idle_timeout,
+            || match terrestrial {
+                true => (
+                    Some(EARTH_IDLE),
+                    "opening a connection anew costs little on a terrestrial path, and a dead peer is noticed: the client asks for a sign of \
+                     life every twelfth of it",
+                ),
+                false => (
+                    None,
+                    "the draft wants the maximum round trip at least; off, a connection outlives outages and silence of any length \
+                     without keep-alives, and each request has a deadline of its own",
+                ),
+            },
+            |idle| idle.map_or_else(|| "off".into(), duration_text),
+        )
+    }
+
+    pub(super) fn packet_threshold(&mut self) -> u32 {
+        self.choose(
+            "packet_threshold",
+            self.path.quic.packet_threshold,
+            || (3, "RFC 9002 section 6.1.1; 1, 3 and 10 were measured alike"),
+            |packets| packets.to_string(),
+        )
+    }
+
+    pub(super) fn time_threshold(&mut self) -> f64 {
+        let round_trip = self.path.round_trip_max();
+        let terrestrial = self.path.is_terrestrial();
+        self.choose(
+            "time_threshold",
+            self.path.quic.time_threshold,
+            || {
+                let tolerance = REORDERING.max(round_trip / 100).min(round_trip / 8);
+                match terrestrial {
+                    true => (USUAL_THRESHOLD, "RFC 9002 section 6.1.2"),
+                    false => (
+                        1.0 + tolerance.as_secs_f64() / round_trip.as_secs_f64().max(1e-9),
+                        "round trips, half a second more for what is overtaken: the 9/8 of RFC 9002 section 6.1.2 would add a quarter \
+                         of a light time to each repair",
+                    ),
+                }
+            },
+            |threshold| format!("{threshold:.4}"),
+        )
+    }
+}
