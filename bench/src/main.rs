@@ -1,7 +1,11 @@
-//! How fast Lightpost is, measured beside Postfix on the same machine in the same run.
+//! How fast Lightpost is.
 //!
-//! `cargo run --release -p bench -- accept|relay|backlog [--json]`. Ours are the release programs with real configuration
-//! files and a database on the disk that Postfix's queue is on too; both sync before they acknowledge.
+//! `cargo run --release -p bench -- accept|relay|backlog [--json]`, beside Postfix on the same machine in the same run: ours are
+//! the release programs with real configuration files and a database on the disk that Postfix's queue is on too; both sync
+//! before they acknowledge.
+//!
+//! `cargo run --release -p bench -- distance|loss|disruption [--json]`, in light times: both programs in one process, in virtual
+//! time, with everything but the clock and the UDP socket as it is shipped.
 
 mod accept;
 mod backlog;
@@ -13,15 +17,16 @@ mod process;
 mod relay;
 mod report;
 mod sink;
+mod smtp;
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{future::Future, path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 
 /// A failure: one line that says what is wrong and what to do.
 type Result<T> = std::result::Result<T, String>;
 
-/// Measures Lightpost beside Postfix.
+/// Measures Lightpost.
 #[derive(Debug, Parser)]
 #[command(name = "bench", max_term_width = 100)]
 struct Arguments {
@@ -38,7 +43,7 @@ struct Arguments {
     what: What,
 }
 
-#[derive(Clone, Copy, Debug, Subcommand)]
+#[derive(Clone, Debug, Subcommand)]
 enum What {
     /// Durable accept on 20 connections: REST here, SMTP there.
     Accept {
@@ -58,16 +63,27 @@ enum What {
         #[arg(long, default_value_t = 1_000_000)]
         mails: usize,
     },
+    /// A mail of 4 KiB to the Moon and to Mars, in light times: cold, warm, resumed, after restarts; beside quinn's defaults and
+    /// SMTP.
+    Distance {
+        /// Draw the table into this file, as SVG.
+        #[arg(long, value_name = "FILE")]
+        picture: Option<PathBuf>,
+    },
+    /// What lost datagrams cost that mail.
+    Loss {
+        /// Mails for each row.
+        #[arg(long, default_value_t = 500)]
+        seeds: u64,
+    },
+    /// Outages of six hours in a transfer of 20 MiB, and what comes right after them.
+    Disruption,
 }
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let progress = report::Progress::new();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let result = runtime
-        .map_err(|error| format!("the system refuses a runtime: {error}"))
-        .and_then(|runtime| runtime.block_on(run(&arguments, &progress)));
-    match result.and_then(|rows| report::print(&rows, arguments.json)) {
+    match run(&arguments, &progress) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("bench: {error}");
@@ -76,7 +92,52 @@ fn main() -> ExitCode {
     }
 }
 
-async fn run(arguments: &Arguments, progress: &report::Progress) -> Result<Vec<report::Row>> {
+/// Runs in real time.
+fn really<T>(what: impl Future<Output = Result<T>>) -> Result<T> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| format!("the system refuses a runtime: {error}"))?;
+    runtime.block_on(what)
+}
+
+fn run(arguments: &Arguments, progress: &report::Progress) -> Result<()> {
+    let json = arguments.json;
+    match &arguments.what {
+        What::Accept { .. } | What::Relay { .. } | What::Backlog { .. } => {
+            let rows = really(beside_postfix(arguments, progress))?;
+            report::print(&rows, json, report::table)
+        }
+        What::Distance { picture } => {
+            let rows = distances(arguments, progress)?;
+            if let Some(file) = picture {
+                let svg = bench::picture::svg(&rows);
+                std::fs::write(file, svg).map_err(|error| format!("{}: {error}", file.display()))?;
+            }
+            report::print(&rows, json, bench::table::distance)
+        }
+        What::Loss { seeds } => {
+            let rows = bench::loss::rows(*seeds, |row| {
+                progress.say(&format!(
+                    "  {} at {} % loss: 99 % within {}",
+                    row.name,
+                    row.loss * 100.0,
+                    row.p99_owlt
+                ));
+            })?;
+            report::print(&rows, json, bench::table::loss)
+        }
+        What::Disruption => {
+            let rows = bench::disruption::rows(|row| {
+                progress.say(&format!(
+                    "  {}: {:.0} s, ideal {:.0} s",
+                    row.name, row.ours, row.ideal
+                ));
+            })?;
+            report::print(&rows, json, bench::table::disruption)
+        }
+    }
+}
+
+async fn beside_postfix(arguments: &Arguments, progress: &report::Progress) -> Result<Vec<report::Row>> {
     let place = place::Place::new(arguments.folder.as_deref(), arguments.keep)?;
     progress.say(&place.describe());
     let binary = lightpost::binary(progress)?;
@@ -84,5 +145,26 @@ async fn run(arguments: &Arguments, progress: &report::Progress) -> Result<Vec<r
         What::Accept { mails } => accept::run(&place, &binary, mails, progress).await,
         What::Relay { mails } => relay::run(&place, &binary, mails, progress).await,
         What::Backlog { mails } => backlog::run(&place, &binary, mails, progress).await,
+        What::Distance { .. } | What::Loss { .. } | What::Disruption => Ok(Vec::new()),
     }
+}
+
+/// Virtual time, then the same in real time, then SMTP.
+fn distances(arguments: &Arguments, progress: &report::Progress) -> Result<Vec<bench::distance::Row>> {
+    let told = |row: &bench::distance::Row| {
+        let gateway = row
+            .gateway_owlt
+            .map_or_else(|| "never".into(), |it| format!("{it:.3}"));
+        progress.say(&format!("  {} at {} s: {gateway}", row.name, row.owlt_s));
+    };
+    let mut rows = bench::distance::rows(told)?;
+    progress.say("in real time, 2 s away");
+    rows.extend(really(bench::real::rows())?);
+    let place = place::Place::new(arguments.folder.as_deref(), arguments.keep)?;
+    match really(smtp::row(&place)) {
+        Ok(row) => rows.push(row),
+        // It is a comparison; without Postfix there is none.
+        Err(cause) => progress.say(&format!("no row for SMTP: {cause}")),
+    }
+    Ok(rows)
 }

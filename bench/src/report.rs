@@ -51,7 +51,7 @@ fn round(figure: f64) -> f64 {
 }
 
 /// Prints the rows.
-pub(crate) fn print(rows: &[Row], json: bool) -> Result<()> {
+pub(crate) fn print<T: Serialize>(rows: &[T], json: bool, table: impl Fn(&[T]) -> String) -> Result<()> {
     let text = if json {
         serde_json::to_string(rows).map_err(|error| error.to_string())?
     } else {
@@ -60,7 +60,8 @@ pub(crate) fn print(rows: &[Row], json: bool) -> Result<()> {
     writeln!(std::io::stdout(), "{text}").map_err(|error| format!("standard output: {error}"))
 }
 
-fn table(rows: &[Row]) -> String {
+/// The table of [`Row`]s.
+pub(crate) fn table(rows: &[Row]) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
     table.set_header(["", "ours", "peer", "ratio", "unit"]);

@@ -287,6 +287,16 @@ pub struct Shore {
 }
 
 impl Shore {
+    /// Cuts every socket of this side off, as when its process was killed: nothing comes or goes any more, and its address is free.
+    pub fn unplug(&self) {
+        let mut state = self.space.shared.lock();
+        let outward = self.outward;
+        state.sockets.retain(|_, socket| {
+            let ours = socket.upgrade().filter(|socket| socket.is_of(outward));
+            ours.inspect(|socket| socket.unplug()).is_none()
+        });
+    }
+
     /// An address for whoever needs none in particular.
     fn any(&self) -> SocketAddr {
         let last = match self.outward {

@@ -6,7 +6,10 @@ use std::{
     io::{self, IoSliceMut},
     net::SocketAddr,
     pin::Pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll, Waker},
 };
 
@@ -36,6 +39,7 @@ pub(super) struct Socket {
     shared: Arc<Shared>,
     outward: Way,
     address: SocketAddr,
+    unplugged: AtomicBool,
     inbox: Mutex<Inbox>,
 }
 
@@ -52,6 +56,7 @@ impl Socket {
             shared,
             outward,
             address,
+            unplugged: AtomicBool::new(false),
             inbox: Mutex::default(),
         }
     }
@@ -68,6 +73,16 @@ impl Socket {
             reader.wake();
         }
         true
+    }
+
+    /// Whether it sends that way.
+    pub(super) fn is_of(&self, outward: Way) -> bool {
+        self.outward == outward
+    }
+
+    /// Sends nothing from now on.
+    pub(super) fn unplug(&self) {
+        self.unplugged.store(true, Ordering::Relaxed);
     }
 
     fn inbox(&self) -> MutexGuard<'_, Inbox> {
@@ -87,6 +102,9 @@ impl AsyncUdpSocket for Socket {
     }
 
     fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
+        if self.unplugged.load(Ordering::Relaxed) {
+            return Ok(());
+        }
         let segment = transmit.segment_size.unwrap_or(transmit.contents.len()).max(1);
         for octets in transmit.contents.chunks(segment) {
             let datagram = Datagram {

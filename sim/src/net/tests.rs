@@ -82,6 +82,21 @@ async fn an_address_is_taken_while_its_socket_lives() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_killed_process_is_not_heard() {
+    let space = space(mars(), 1);
+    let old = space.far().bind(FAR.into()).unwrap();
+    let earth = space.earth().bind_any().unwrap();
+    space.far().unplug();
+    let new = space.far().bind(FAR.into()).unwrap();
+    let to = earth.local_addr().unwrap();
+    send(&old, to, b"from the grave");
+    send(&new, to, b"from the living");
+    assert_eq!(receive(&earth).await.0, b"from the living");
+    send(&earth, FAR.into(), b"hello");
+    assert_eq!(receive(&new).await.0, b"hello");
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_is_filtered_never_leaves() {
     let space = space(mars(), 1);
     let far = space.far().bind(FAR.into()).unwrap();

@@ -98,9 +98,14 @@ impl Path {
         self.one_way_max.saturating_mul(2)
     }
 
-    /// How long a reply to an exchange of `octets` may take: there and back, the longest outage, sending time, and a margin.
+    /// How long a reply to an exchange of `octets` may take: there and back, as much before it for a handshake and once more for
+    /// the repair of what was lost, the longest outage, sending time, and a margin. Whoever gives up earlier says again what is
+    /// on its way, and without a connection always too early.
     pub fn reply_within(&self, octets: u64) -> Duration {
-        let travel = self.round_trip_max().saturating_add(self.outage_max);
+        let travel = self
+            .round_trip_max()
+            .saturating_mul(3)
+            .saturating_add(self.outage_max);
         let seconds = travel.saturating_add(self.rate_up.time_for(octets)).as_secs_f64() * 1.25 + 30.0;
         Duration::try_from_secs_f64(seconds)
             .unwrap_or(LONGEST)
@@ -235,6 +240,12 @@ mod tests {
         let earth = Path::earth();
         assert!(earth.connect_within() < Duration::from_secs(6));
         assert!(earth.reply_within(4096) < Duration::from_secs(31));
+        // Without a connection an answer takes four light times at best.
+        let mars = Path {
+            one_way_max: Duration::from_secs(182),
+            ..Path::earth()
+        };
+        assert!(mars.reply_within(4096) > Duration::from_secs(4 * 182 + 60));
         let far = Path {
             one_way_max: Duration::MAX,
             rate_up: Rate(1e-9),
