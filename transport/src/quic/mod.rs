@@ -9,8 +9,10 @@ pub mod profile;
 pub mod tickets;
 
 mod body;
+mod dial;
 mod frames;
 mod reset;
+pub(crate) mod resume;
 mod serving;
 mod session;
 mod socket;
