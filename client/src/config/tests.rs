@@ -33,8 +33,8 @@ fn every_key_of_the_sample_that_is_commented_out_is_right_too() {
     let mut text = String::new();
     for line in sample(folder.path()).lines() {
         let bare = line.strip_prefix("# ").filter(|rest| {
-            rest.split_once(" = ")
-                .is_some_and(|(key, _)| key.bytes().all(|c| c.is_ascii_lowercase() || c == b'_'))
+            let key = |key: &str| key.bytes().all(|c| c.is_ascii_lowercase() || c == b'_');
+            rest.starts_with('[') || rest.split_once(" = ").is_some_and(|(name, _)| key(name))
         });
         writeln!(text, "{}", bare.unwrap_or(line)).unwrap();
     }
