@@ -7,7 +7,6 @@ mod excess;
 mod http;
 mod quic;
 mod restart;
-mod resume;
 mod resumption;
 mod support;
 mod throughput;
