@@ -12,6 +12,7 @@ pub mod picture;
 pub mod plain;
 pub mod real;
 pub mod table;
+pub mod warped;
 
 use std::future::Future;
 

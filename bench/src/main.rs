@@ -21,6 +21,7 @@ mod smtp;
 
 use std::{future::Future, path::PathBuf, process::ExitCode};
 
+use bench::warped::{Role, Warp};
 use clap::{Parser, Subcommand};
 
 /// A failure: one line that says what is wrong and what to do.
@@ -78,6 +79,16 @@ enum What {
     },
     /// Outages of six hours in a transfer of 20 MiB, and what comes right after them.
     Disruption,
+    /// One of the two programs, in warped time; for the tests.
+    #[command(hide = true)]
+    Role {
+        #[arg(value_parser = ["client", "server"])]
+        name: String,
+        folder: PathBuf,
+        base: jiff::Timestamp,
+        anchor: jiff::Timestamp,
+        factor: u32,
+    },
 }
 
 fn main() -> ExitCode {
@@ -125,6 +136,20 @@ fn run(arguments: &Arguments, progress: &report::Progress) -> Result<()> {
             })?;
             report::print(&rows, json, bench::table::loss)
         }
+        What::Role {
+            name,
+            folder,
+            base,
+            anchor,
+            factor,
+        } => {
+            let role = match name.as_str() {
+                "client" => Role::Client,
+                _ => Role::Server,
+            };
+            let (base, anchor, factor) = (*base, *anchor, *factor);
+            role.run(folder, Warp { base, anchor, factor })
+        }
         What::Disruption => {
             let rows = bench::disruption::rows(|row| {
                 progress.say(&format!(
@@ -145,7 +170,7 @@ async fn beside_postfix(arguments: &Arguments, progress: &report::Progress) -> R
         What::Accept { mails } => accept::run(&place, &binary, mails, progress).await,
         What::Relay { mails } => relay::run(&place, &binary, mails, progress).await,
         What::Backlog { mails } => backlog::run(&place, &binary, mails, progress).await,
-        What::Distance { .. } | What::Loss { .. } | What::Disruption => Ok(Vec::new()),
+        What::Distance { .. } | What::Loss { .. } | What::Disruption | What::Role { .. } => Ok(Vec::new()),
     }
 }
 

@@ -31,6 +31,13 @@ enum Source {
         start: Instant,
         brake: Arc<Brake>,
     },
+    /// The host's time, so many times faster.
+    Warp {
+        base: Timestamp,
+        anchor: Timestamp,
+        start: Instant,
+        factor: u32,
+    },
 }
 
 impl Clock {
@@ -48,31 +55,56 @@ impl Clock {
         }))
     }
 
+    /// A clock that runs `factor` times as fast as the host's and read `base` when the host's read `anchor`: several processes that
+    /// are given the same share one time. A day of it may pass in a minute; what a disk or a processor needs takes as much longer.
+    pub fn warp(base: Timestamp, anchor: Timestamp, factor: u32) -> Self {
+        Self(Arc::new(Source::Warp {
+            base,
+            anchor,
+            start: Instant::now(),
+            factor: factor.max(1),
+        }))
+    }
+
     /// The wall-clock time.
     pub fn now(&self) -> Timestamp {
         match &*self.0 {
             Source::System => Timestamp::now(),
             Source::Runtime { base, start, .. } => add(*base, start.elapsed()),
+            Source::Warp {
+                base, anchor, factor, ..
+            } => add(*base, until(*anchor, Timestamp::now()) * *factor),
         }
     }
 
     /// The monotonic time, for measuring spans within one process.
     pub fn instant(&self) -> Instant {
-        Instant::now()
+        match &*self.0 {
+            Source::System | Source::Runtime { .. } => Instant::now(),
+            Source::Warp { start, factor, .. } => *start + start.elapsed() * *factor,
+        }
+    }
+
+    /// How long `span` takes by the host's clock, or by tokio's where that is followed.
+    pub fn real(&self, span: Duration) -> Duration {
+        match &*self.0 {
+            Source::System | Source::Runtime { .. } => span,
+            Source::Warp { factor, .. } => span / *factor,
+        }
     }
 
     /// Keeps virtual time where it is until the guard is dropped, for those who wait for something that takes no part in it: a
     /// database's thread, a socket of the kernel. Nothing, at no cost, where time is real.
     pub fn hold(&self) -> Hold {
         match &*self.0 {
-            Source::System => Hold::NONE,
+            Source::System | Source::Warp { .. } => Hold::NONE,
             Source::Runtime { brake, .. } => brake.hold(),
         }
     }
 
     /// Sleeps for `span`.
     pub async fn sleep(&self, span: Duration) {
-        tokio::time::sleep(span).await;
+        tokio::time::sleep(self.real(span)).await;
     }
 
     /// Sleeps until the wall clock reads `at`; returns at once if it already does.
@@ -82,7 +114,7 @@ impl Clock {
             if left.is_zero() {
                 return;
             }
-            tokio::time::sleep(left.min(RECHECK)).await;
+            tokio::time::sleep(self.real(left).min(RECHECK)).await;
         }
     }
 
@@ -91,7 +123,7 @@ impl Clock {
     /// # Errors
     /// [`Elapsed`] when `span` was over first; `future` is dropped.
     pub async fn timeout<F: Future>(&self, span: Duration, future: F) -> Result<F::Output, Elapsed> {
-        tokio::time::timeout(span, future).await
+        tokio::time::timeout(self.real(span), future).await
     }
 }
 
@@ -158,6 +190,22 @@ mod tests {
     fn holding_needs_no_runtime() {
         drop(Clock::system().hold());
         drop(Clock::runtime(Timestamp::UNIX_EPOCH).hold());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn warped_time_runs_faster() {
+        let base: Timestamp = "2030-01-01T00:00:00Z".parse().unwrap();
+        let clock = Clock::warp(base, Timestamp::now(), 1_000);
+        assert!(until(base, clock.now()) < Duration::from_secs(3_600));
+        // Tokio's clock is paused here, and shows what is asked of it.
+        let (real, warped) = (Instant::now(), clock.instant());
+        clock.sleep(Duration::from_secs(86_400)).await;
+        let passed = real.elapsed();
+        assert!(passed >= Duration::from_millis(86_400) && passed < Duration::from_millis(86_410));
+        assert_eq!(clock.instant().duration_since(warped), passed * 1_000);
+        let silence = std::future::pending::<()>();
+        assert!(clock.timeout(Duration::from_secs(1_000), silence).await.is_err());
+        assert!(real.elapsed() < passed + Duration::from_millis(1_010));
     }
 
     #[test]

@@ -11,13 +11,18 @@ use lightpost_sim::Pki;
 use crate::Result;
 
 /// The gateway's name.
-pub(super) const GATEWAY: &str = "gw1.moon.example";
+pub(crate) const GATEWAY: &str = "gw1.moon.example";
 /// The agent's name.
-pub(super) const AGENT: &str = "relay.earth.example";
+pub(crate) const AGENT: &str = "relay.earth.example";
+
+/// The gateway's file.
+pub(crate) const SERVER: &str = "server.toml";
+/// The agent's file.
+pub(crate) const CLIENT: &str = "client.toml";
 
 /// Certificates and the places of the files.
 #[derive(Debug)]
-pub(super) struct Papers {
+pub(crate) struct Papers {
     folder: PathBuf,
     authority: PathBuf,
     gateway: (PathBuf, PathBuf),
@@ -26,7 +31,7 @@ pub(super) struct Papers {
 
 impl Papers {
     /// Issues what both programs need, into `folder`.
-    pub(super) fn issue(folder: &Path) -> Result<Self> {
+    pub(crate) fn issue(folder: &Path) -> Result<Self> {
         let failed = |error: lightpost_sim::pki::PkiError| error.to_string();
         let pki = Pki::new(folder).map_err(failed)?;
         Ok(Self {
@@ -38,17 +43,17 @@ impl Papers {
     }
 
     /// The authority's certificate.
-    pub(super) fn authority(&self) -> &Path {
+    pub(crate) fn authority(&self) -> &Path {
         &self.authority
     }
 
     /// The gateway's certificate and key.
-    pub(super) fn gateway(&self) -> (&Path, &Path) {
+    pub(crate) fn gateway(&self) -> (&Path, &Path) {
         (&self.gateway.0, &self.gateway.1)
     }
 
     /// Writes and reads the gateway's configuration as the program does.
-    pub(super) fn server(
+    pub(crate) fn server(
         &self,
         listen: SocketAddr,
         mailbox: SocketAddr,
@@ -77,19 +82,21 @@ senders = [\"*\"]
 address = \"{mailbox}\"
 protocol = \"smtp\"
 starttls = \"off\"
+reply_timeout = \"1h\"
 postmaster = \"postmaster@moon.example\"
 
 [path.earth]
 {path}",
             self.authority
         );
-        let file = self.write("server.toml", &text)?;
+        let file = self.write(SERVER, &text)?;
         lightpost_server::Config::load(&file).map_err(|problems| problems.to_string())
     }
 
     /// Writes and reads the agent's configuration as the program does.
-    pub(super) fn client(
+    pub(crate) fn client(
         &self,
+        ingest: SocketAddr,
         gateway: SocketAddr,
         mailbox: SocketAddr,
         path: &str,
@@ -100,7 +107,7 @@ postmaster = \"postmaster@moon.example\"
 database = \"outbox.db\"
 
 [ingest]
-listen = \"127.0.0.1:0\"
+listen = \"{ingest}\"
 
 [resolver]
 servers = [\"127.0.0.1:9\"]
@@ -126,7 +133,7 @@ encoding = \"identity\"
 {path}",
             self.authority
         );
-        let file = self.write("client.toml", &text)?;
+        let file = self.write(CLIENT, &text)?;
         lightpost_client::Config::load(&file).map_err(|problems| problems.to_string())
     }
 
@@ -138,7 +145,7 @@ encoding = \"identity\"
 }
 
 /// The figures of a path as both configurations state them.
-pub(super) fn path_section(owlt: Duration, outage: Duration, rate: u64) -> String {
+pub(crate) fn path_section(owlt: Duration, outage: Duration, rate: u64) -> String {
     let owlt = format!("{}ms", owlt.as_millis());
     let outage = format!("{}s", outage.as_secs());
     let rate = format!("{rate}bit/s");

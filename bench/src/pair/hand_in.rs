@@ -31,8 +31,8 @@ pub fn mail(size: usize, seed: u64) -> Bytes {
     mail.into()
 }
 
-/// Hands a mail over by REST and waits for the acknowledgement.
-pub(super) async fn post(to: SocketAddr, sender: &str, mail: Bytes) -> Result<()> {
+/// Hands a mail over by REST and waits for the acknowledgement. Said again for the same sender it is the same mail.
+pub(crate) async fn post(to: SocketAddr, sender: &str, mail: Bytes) -> Result<()> {
     let failed = |error: &dyn std::fmt::Display| format!("{to}: {error}");
     let stream = TcpStream::connect(to).await.map_err(|error| failed(&error))?;
     let (mut connection, driver) = http1::handshake(TokioIo::new(stream))
@@ -47,6 +47,7 @@ pub(super) async fn post(to: SocketAddr, sender: &str, mail: Bytes) -> Result<()
         .header(header::HOST, "localhost")
         .header(header::CONTENT_TYPE, "message/rfc822")
         .header(header::CONNECTION, "close")
+        .header("idempotency-key", format!("\"{sender}\""))
         .body(Full::new(mail))
         .map_err(|error| failed(&error))?;
     let response = connection

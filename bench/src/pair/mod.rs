@@ -3,8 +3,8 @@
 //! Both are started by the functions that the binary calls, with configuration files that are written and read, certificates
 //! and databases in a folder. Only the clock and the UDP socket are others. Times are those of the programs' own histories.
 
-mod config;
-mod hand_in;
+pub(crate) mod config;
+pub(crate) mod hand_in;
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
@@ -28,7 +28,7 @@ pub use self::hand_in::mail;
 use crate::Result;
 
 /// Any free port of this machine.
-const ANYWHERE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+pub(crate) const ANYWHERE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 /// A disk that takes no time to sync; where time is virtual the disk's speed does not count.
 const FAST_DISK: &str = "/dev/shm";
 
@@ -242,6 +242,7 @@ impl Pair {
     pub async fn start_client(&mut self) -> Result<()> {
         let gateway = self.link.as_ref().map_or(self.gateway, UdpLink::address);
         let config = self.papers.client(
+            ANYWHERE,
             gateway,
             self.earth.address(),
             &(self.path() + &self.distance.agent),
@@ -440,11 +441,11 @@ impl Pair {
     }
 }
 
-fn sender(number: u64) -> String {
+pub(crate) fn sender(number: u64) -> String {
     format!("m{number}@earth.example")
 }
 
-async fn find(store: &dyn Store, number: u64) -> Result<Option<MessageView>> {
+pub(crate) async fn find(store: &dyn Store, number: u64) -> Result<Option<MessageView>> {
     let filter = Filter {
         sender: Some(sender(number)),
         limit: 2,
@@ -465,7 +466,7 @@ fn when(message: &MessageView, kind: &str) -> Option<Timestamp> {
     Some(event.at)
 }
 
-async fn sink(clock: &Clock) -> Result<Sink> {
+pub(crate) async fn sink(clock: &Clock) -> Result<Sink> {
     let failed = |error: std::io::Error| format!("a mail server: {error}");
     let listener = TcpListener::bind(ANYWHERE).await.map_err(failed)?;
     let options = SinkOptions {

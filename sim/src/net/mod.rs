@@ -1,13 +1,14 @@
 //! A network of datagrams in memory, for QUIC on tokio's paused clock: days pass in milliseconds, and the same seed loses the
 //! same datagrams again.
 //!
-//! A [`Space`] has two shores, Earth and the far side, and a [`Direction`](crate::link::Direction) each way between them. What binds a socket
+//! A [`Space`] has two shores, Earth and the far side, and a [`Direction`] each way between them. What binds a socket
 //! through [`Space::earth`] talks to what binds one through [`Space::far`]. Datagrams are handed over by a task that sleeps until
 //! the next is due; tokio's timers tick in milliseconds, so that none arrives early and none more than one millisecond late.
 
 mod socket;
 #[cfg(test)]
 mod tests;
+mod warp;
 
 use std::{
     cmp::Reverse,
@@ -26,6 +27,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use self::socket::{Datagram, Socket};
+pub use self::warp::WarpedKernel;
 use crate::{
     due::Due,
     link::{Direction, DirectionOptions, DirectionStats, Fate, LinkStats},

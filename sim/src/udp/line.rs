@@ -171,7 +171,9 @@ impl Exit {
             let now = self.clock.instant().duration_since(self.start);
             let next = match under_way.peek() {
                 None => arriving.recv().map_err(|_| mpsc::RecvTimeoutError::Disconnected),
-                Some(Reverse(Due { at, .. })) => arriving.recv_timeout(at.saturating_sub(now)),
+                Some(Reverse(Due { at, .. })) => {
+                    arriving.recv_timeout(self.clock.real(at.saturating_sub(now)))
+                }
             };
             match next {
                 Ok((at, packet)) => {

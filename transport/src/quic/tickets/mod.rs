@@ -162,7 +162,7 @@ impl Keeper {
                 tracing::warn!(file = %place.file.display(), %cause, "sessions cannot be written; a restart will lose them");
             }
             told = written.is_err();
-            clock.sleep(start.elapsed() * SHARE).await;
+            clock.sleep(clock.instant().duration_since(start) * SHARE).await;
         }
     }
 
