@@ -91,6 +91,7 @@ impl Client {
             trust: config.tls.trust.clone(),
             identity: config.tls.identity.clone(),
             paths: config.paths.values().map(|path| path.path.clone()).collect(),
+            sessions: config.sessions.clone(),
         };
         let quic = QuicTransport::new_on(net, settings, discovery.clone(), clock.clone())?;
         let quic = Arc::new(quic);

@@ -11,7 +11,11 @@ use std::{
 
 use lightpost_clock::Clock;
 use rustls::{
-    RootCertStore, crypto::CryptoProvider, server::WebPkiClientVerifier, time_provider::TimeProvider,
+    RootCertStore,
+    crypto::CryptoProvider,
+    server::WebPkiClientVerifier,
+    sign::{CertifiedKey, SingleCertAndKey},
+    time_provider::TimeProvider,
 };
 use rustls_pki_types::{
     CertificateDer, PrivateKeyDer, UnixTime,
@@ -94,19 +98,32 @@ pub fn client(
     identity: Option<(&Path, &Path)>,
     alpn: &[&[u8]],
 ) -> Result<rustls::ClientConfig, TlsError> {
+    client_on(provider(), trust, identity, alpn, |own| own)
+}
+
+/// As [`client`], with `provider`, and with our own certificate as `sign` makes it.
+pub(crate) fn client_on(
+    provider: Arc<CryptoProvider>,
+    trust: Option<&Path>,
+    identity: Option<(&Path, &Path)>,
+    alpn: &[&[u8]],
+    sign: impl FnOnce(CertifiedKey) -> CertifiedKey,
+) -> Result<rustls::ClientConfig, TlsError> {
     let trusted = match trust {
         Some(path) => roots(path)?,
         None => system_roots()?,
     };
-    let builder = rustls::ClientConfig::builder_with_provider(provider())
+    let builder = rustls::ClientConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()
         .map_err(|error| TlsError::Setup(error.to_string()))?
         .with_root_certificates(trusted);
     let mut config = match identity {
         None => builder.with_no_client_auth(),
-        Some((certificate, key)) => builder
-            .with_client_auth_cert(certificates(certificate)?, private_key(key)?)
-            .map_err(|error| unusable(certificate, key, &error))?,
+        Some((certificate, key)) => {
+            let own = CertifiedKey::from_der(certificates(certificate)?, private_key(key)?, &provider)
+                .map_err(|error| unusable(certificate, key, &error))?;
+            builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(sign(own))))
+        }
     };
     config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
     Ok(config)

@@ -28,6 +28,9 @@ pub struct Config {
     pub name: String,
     /// The outbox.
     pub database: PathBuf,
+    /// Where sessions with gateways are kept, so that the first mail after a restart leaves in the first flight; nowhere when
+    /// `None`.
+    pub sessions: Option<PathBuf>,
     /// How long a finished message stays for queries.
     pub retention: Duration,
     /// Where mail comes in.
@@ -124,6 +127,7 @@ fn walk(root: &Section<'_>) -> Option<Config> {
             "create it, owned by the user that the service runs as".into(),
         );
     }
+    let sessions = sessions(root, database.as_deref());
     let retention = root.get_or("retention", Duration::from_secs(7 * 86_400));
     let ingest = ingest(&root.section("ingest"));
     let resolver = resolver(&root.section("resolver"));
@@ -138,6 +142,7 @@ fn walk(root: &Section<'_>) -> Option<Config> {
     Some(Config {
         name: name?,
         database: database?,
+        sessions,
         retention,
         ingest,
         resolver,
@@ -145,6 +150,18 @@ fn walk(root: &Section<'_>) -> Option<Config> {
         tls,
         paths,
         routes,
+    })
+}
+
+/// Beside the database, with its protection: who can read the mail in it learns nothing new from the sessions.
+fn sessions(root: &Section<'_>, database: Option<&Path>) -> Option<PathBuf> {
+    if root.get::<String>("sessions").as_deref() == Some("off") {
+        return None;
+    }
+    root.path_of("sessions").or_else(|| {
+        let mut beside = database?.as_os_str().to_owned();
+        beside.push(".sessions");
+        Some(beside.into())
     })
 }
 

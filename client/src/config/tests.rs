@@ -17,6 +17,8 @@ fn the_sample_is_right() {
     let folder = tempfile::tempdir().unwrap();
     let config = Config::from_text(Path::new("client.toml"), &sample(folder.path())).unwrap();
     assert_eq!(config.name, "relay.earth.example");
+    let beside = folder.path().join("outbox.db.sessions");
+    assert_eq!(config.sessions, Some(beside));
     assert_eq!(config.ingest.max_message, 50_000_000);
     assert_eq!(config.routes.len(), 2);
     let moon = &config.paths["moon"];
@@ -31,8 +33,8 @@ fn every_key_of_the_sample_that_is_commented_out_is_right_too() {
     let mut text = String::new();
     for line in sample(folder.path()).lines() {
         let bare = line.strip_prefix("# ").filter(|rest| {
-            rest.split_once(" = ")
-                .is_some_and(|(key, _)| key.bytes().all(|c| c.is_ascii_lowercase() || c == b'_'))
+            let key = |key: &str| key.bytes().all(|c| c.is_ascii_lowercase() || c == b'_');
+            rest.starts_with('[') || rest.split_once(" = ").is_some_and(|(name, _)| key(name))
         });
         writeln!(text, "{}", bare.unwrap_or(line)).unwrap();
     }
@@ -40,6 +42,7 @@ fn every_key_of_the_sample_that_is_commented_out_is_right_too() {
     std::fs::write(folder.path().join("moon.token"), "0123456789\n").unwrap();
     std::fs::write(folder.path().join("ca.pem"), "x").unwrap();
     let config = Config::from_text(Path::new("client.toml"), &text).unwrap();
+    assert_eq!(config.sessions, None);
     assert!(config.ingest.tokens.is_some() && config.paths["moon"].token.is_some());
     assert_eq!(config.routes[1].gateways.len(), 2);
     let shown = format!("{config:?}");

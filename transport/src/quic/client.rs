@@ -2,9 +2,9 @@
 
 use std::{
     collections::HashMap,
-    net::{IpAddr, SocketAddr},
+    net::IpAddr,
     path::PathBuf,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering},
     time::Duration,
 };
 
@@ -14,15 +14,15 @@ use futures_util::{
 };
 use jiff::Timestamp;
 use lightpost_clock::{Clock, until};
-use quinn::{ClientConfig, Endpoint, VarInt, crypto::rustls::QuicClientConfig};
+use quinn::{Endpoint, TransportConfig, VarInt, crypto::rustls::QuicClientConfig};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use url::{Host, Url};
 
 use super::{
-    datagram::{Policy, Wire},
-    hedge::Hedge,
+    dial::{Dialer, Leg},
     net::{Kernel, Net},
     profile,
+    resume::{self, Sessions, Wear},
     session::{Broken, Session},
 };
 use crate::{
@@ -34,10 +34,10 @@ use crate::{
 pub(crate) const NO_ERROR: VarInt = VarInt::from_u32(0x100);
 /// How long the goodbye may take when the process ends.
 const GOODBYE: Duration = Duration::from_millis(250);
+/// How long a ticket is left unused before another is fetched: half of its life.
+const RENEWAL: Duration = Duration::from_secs(43_200);
 /// Connections, standing or not, that are kept in mind without looking at them.
 const KNOWN: usize = 64;
-/// Addresses of one host that are tried.
-const ADDRESSES: usize = 6;
 
 /// Finds the addresses of a gateway's host without ever asking a resolver on the far side.
 #[async_trait::async_trait]
@@ -55,14 +55,16 @@ pub struct Settings {
     pub identity: Option<(PathBuf, PathBuf)>,
     /// The paths, found by [`Exchange::path`].
     pub paths: Vec<Path>,
+    /// Where sessions are kept, so that requests leave in the first flight after a restart, too; only in memory when `None`.
+    pub sessions: Option<PathBuf>,
 }
 
 /// HTTP/3 over quinn.
 pub struct QuicTransport {
-    pub(super) clock: Clock,
+    clock: Clock,
     dialer: Arc<Dialer>,
-    pub(super) lanes: HashMap<String, Lane>,
-    pool: Mutex<HashMap<Target, Connecting>>,
+    lanes: HashMap<String, Lane>,
+    pool: Arc<Pool>,
     /// Ends what is being opened when this is dropped.
     _open: DropGuard,
 }
@@ -70,20 +72,22 @@ pub struct QuicTransport {
 /// A path and the QUIC configuration derived from it.
 pub(super) struct Lane {
     pub(super) path: Path,
-    config: ClientConfig,
-    pub(super) hedge: Arc<Hedge>,
+    pub(super) config: Arc<TransportConfig>,
 }
 
 /// Where a connection leads.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Target {
-    host: Host<String>,
-    port: u16,
-    path: String,
+    pub(super) host: Host<String>,
+    pub(super) port: u16,
+    pub(super) path: String,
 }
 
 /// A connection that is being opened, or stands; everybody who needs it waits for the same one.
-pub(super) type Connecting = Shared<BoxFuture<'static, Result<Arc<Session>, Arc<str>>>>;
+type Connecting = Shared<BoxFuture<'static, Result<Arc<Session>, Arc<str>>>>;
+
+/// The connections that we know of.
+type Pool = Mutex<HashMap<Target, Connecting>>;
 
 impl QuicTransport {
     /// Reads certificates and binds a UDP socket on a free port.
@@ -132,21 +136,20 @@ impl QuicTransport {
             .identity
             .as_ref()
             .map(|(chain, key)| (chain.as_path(), key.as_path()));
-        let mut tls = tls::quic_client(tls::client(settings.trust.as_deref(), identity, &[b"h3"])?);
+        let provider = Arc::new(resume::provider());
+        let trust = settings.trust.as_deref();
+        let tls = tls::client_on(provider, trust, identity, &[b"h3"], resume::signing)?;
+        let mut tls = tls::quic_client(tls);
         tls.time_provider = tls::time(&clock);
+        resume::prepare(&mut tls);
+        let tls = Arc::new(tls);
+        let sessions = Sessions::open(settings.sessions.as_deref(), clock.clone());
+        sessions.rehydrate(&tls);
         let crypto = QuicClientConfig::try_from(tls).map_err(|error| TlsError::Setup(error.to_string()))?;
-        let crypto = Arc::new(crypto);
         let mut lanes = HashMap::new();
         for path in settings.paths {
-            let mut config = ClientConfig::new(crypto.clone());
-            let profile = profile::derive(&path);
-            config.transport_config(profile.client_config());
-            let copies = match profile.redundancy().policy {
-                Policy::All => profile.redundancy().copies,
-                _ => 1,
-            };
-            let hedge = Arc::new(Hedge::new(profile.hedge(), copies));
-            lanes.insert(path.name.clone(), Lane { path, config, hedge });
+            let config = profile::derive(&path).client_config();
+            lanes.insert(path.name.clone(), Lane { path, config });
         }
         let closed = CancellationToken::new();
         Ok(Self {
@@ -154,12 +157,15 @@ impl QuicTransport {
                 endpoint,
                 hosts,
                 clock: clock.clone(),
+                crypto: Arc::new(crypto),
+                sessions,
+                silent: Mutex::default(),
                 closed: closed.clone(),
                 wire: None,
             }),
             clock,
             lanes,
-            pool: Mutex::default(),
+            pool: Arc::default(),
             _open: closed.drop_guard(),
         })
     }
@@ -173,6 +179,32 @@ impl QuicTransport {
             .clock
             .timeout(GOODBYE, self.dialer.endpoint.wait_idle())
             .await;
+        self.dialer.sessions.flush().await;
+    }
+
+    /// Whether the connection to `port` was opened with early data that the gateway accepted.
+    #[cfg(test)]
+    pub(crate) async fn last_early(&self, port: u16) -> bool {
+        let known = {
+            let pool = self.pool();
+            let known = pool.iter().find(|(target, _)| target.port == port);
+            known.map(|(_, known)| known.clone())
+        };
+        match known {
+            Some(known) => known.await.unwrap().early_accepted(),
+            None => false,
+        }
+    }
+
+    /// Lets go of every connection.
+    #[cfg(test)]
+    pub(crate) fn disconnect(&self) {
+        self.pool().clear();
+    }
+
+    #[cfg(test)]
+    pub(crate) fn sessions(&self) -> &Arc<Sessions> {
+        &self.dialer.sessions
     }
 
     #[cfg(test)]
@@ -180,15 +212,14 @@ impl QuicTransport {
         self.pool().len()
     }
 
-    pub(super) fn pool(&self) -> MutexGuard<'_, HashMap<Target, Connecting>> {
-        self.pool.lock().unwrap_or_else(PoisonError::into_inner)
+    fn pool(&self) -> MutexGuard<'_, HashMap<Target, Connecting>> {
+        lock(&self.pool)
     }
 
     /// The connection to `target` and whether it stood already.
     async fn session(&self, target: &Target, lane: &Lane) -> Result<(Arc<Session>, bool), Arc<str>> {
         let (connecting, reused) = {
             let mut pool = self.pool();
-            self.promote(target, lane, &mut pool);
             match pool
                 .get(target)
                 .map(|known| (known.clone(), known.peek().cloned()))
@@ -208,12 +239,12 @@ impl QuicTransport {
 
     /// Opens a connection in a task of its own, so that it goes on when the exchange that wanted it is given up: the next one
     /// finds it there. It ends by itself, each address having its time.
-    pub(super) fn dial(&self, target: &Target, lane: &Lane) -> Connecting {
+    fn dial(&self, target: &Target, lane: &Lane) -> Connecting {
         let (dialer, target) = (self.dialer.clone(), target.clone());
-        let (config, within) = (lane.config.clone(), lane.path.connect_within());
+        let leg = Leg::of(lane);
         let task = tokio::spawn(async move {
             let closed = dialer.closed.clone();
-            let opening = closed.run_until_cancelled(dialer.dial(&target, config, within));
+            let opening = closed.run_until_cancelled(dialer.dial(&target, &leg));
             opening.await.unwrap_or_else(|| Err("closed".to_owned()))
         });
         async move {
@@ -236,8 +267,38 @@ impl QuicTransport {
         }
     }
 
+    /// Opens another connection in place of `session`, which goes on meanwhile, when the tickets that came with it are about to run
+    /// out: should it be lost, or this process end, the next mail leaves in the first flight. Nobody waits for it, so it is a whole
+    /// handshake, which ends the line of sessions that hang on one another and verifies the certificate anew.
+    fn renew(&self, target: &Target, lane: &Lane, session: &Arc<Session>) {
+        let wanted = match self.dialer.sessions.wear(&target.key(), RENEWAL) {
+            Wear::Fresh => false,
+            Wear::Old => self.clock.instant() - session.begun >= RENEWAL,
+            Wear::Long => session.is_early(),
+        };
+        if !wanted || session.renewing.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let (dialer, target, leg) = (self.dialer.clone(), target.clone(), Leg::of(lane).cold());
+        let (pool, session) = (self.pool.clone(), session.clone());
+        tokio::spawn(async move {
+            let closed = dialer.closed.clone();
+            let opening = closed.run_until_cancelled(dialer.dial(&target, &leg));
+            let Some(Ok(fresh)) = opening.await else {
+                session.renewing.store(false, Ordering::Relaxed);
+                return;
+            };
+            let mut pool = lock(&pool);
+            let known = pool.get(&target).and_then(|known| known.peek());
+            if matches!(known, Some(Ok(known)) if Arc::ptr_eq(known, &session)) {
+                let fresh = futures_util::future::ready(Ok(Arc::new(fresh)));
+                pool.insert(target, fresh.boxed().shared());
+            }
+        });
+    }
+
     /// One exchange; `under_way` holds the session once the request may have left.
-    pub(super) async fn attempt(
+    async fn attempt(
         &self,
         exchange: &Exchange,
         target: &Target,
@@ -262,12 +323,15 @@ impl QuicTransport {
             };
             let mark = || *lock(under_way) = Some(session.clone());
             let broken = match session.post(exchange, mark).await {
-                Ok(reply) => return Outcome::Replied(reply),
+                Ok(reply) => {
+                    self.renew(target, lane, &session);
+                    return Outcome::Replied(reply);
+                }
                 Err(broken) => broken,
             };
             // A connection that stood before may have died unnoticed, its gateway restarted: the exchange id makes it safe to
             // say the same again, once, to the same gateway.
-            let again = reused && lost.is_none();
+            let again = (reused || session.is_early()) && lost.is_none();
             let failure = match broken {
                 Broken::Object(cause) => Failure::Object(cause),
                 Broken::Stream(cause) => Failure::Interrupted { gateway, cause },
@@ -329,7 +393,7 @@ impl Transport for QuicTransport {
         };
         let under_way = Mutex::new(None);
         tokio::select! {
-            outcome = self.hedged(&exchange, &target, lane, &under_way) => outcome,
+            outcome = self.attempt(&exchange, &target, lane, &under_way) => outcome,
             () = self.clock.sleep_until(deadline) => {
                 let waited = until(start, self.clock.now());
                 let session = lock(&under_way).take();
@@ -365,55 +429,6 @@ fn sweep(pool: &mut HashMap<Target, Connecting>) {
     });
 }
 
-/// Opens connections.
-struct Dialer {
-    endpoint: Endpoint,
-    hosts: Arc<dyn Hosts>,
-    clock: Clock,
-    closed: CancellationToken,
-    /// Where it is ours.
-    wire: Option<Wire>,
-}
-
-impl Dialer {
-    async fn dial(&self, target: &Target, config: ClientConfig, within: Duration) -> Result<Session, String> {
-        let (name, addresses) = match &target.host {
-            Host::Domain(name) => (name.clone(), self.hosts.addresses(name).await?),
-            Host::Ipv4(address) => (address.to_string(), vec![IpAddr::V4(*address)]),
-            Host::Ipv6(address) => (address.to_string(), vec![IpAddr::V6(*address)]),
-        };
-        let mut causes = Vec::new();
-        for address in addresses.into_iter().take(ADDRESSES) {
-            let address = SocketAddr::new(address, target.port);
-            if let Some(wire) = &self.wire {
-                wire.route(address, &target.path);
-            }
-            let opening = self.open(address, &name, config.clone());
-            match self.clock.timeout(within, opening).await {
-                Ok(Ok(session)) => return Ok(session),
-                Ok(Err(cause)) => causes.push(format!("{address}: {cause}")),
-                Err(_) => causes.push(format!(
-                    "{address}: no answer within {}",
-                    lightpost_config::duration_text(within)
-                )),
-            }
-        }
-        if causes.is_empty() {
-            causes.push(format!("{name} has no address"));
-        }
-        Err(causes.join("; "))
-    }
-
-    async fn open(&self, address: SocketAddr, name: &str, config: ClientConfig) -> Result<Session, String> {
-        let connecting = self
-            .endpoint
-            .connect_with(config, address, name)
-            .map_err(|error| error.to_string())?;
-        let connection = connecting.await.map_err(|error| error.to_string())?;
-        Session::open(connection).await
-    }
-}
-
 fn authority(url: &Url) -> String {
     match (url.host_str(), url.port()) {
         (Some(host), Some(port)) => format!("{host}:{port}"),
@@ -422,6 +437,6 @@ fn authority(url: &Url) -> String {
     }
 }
 
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

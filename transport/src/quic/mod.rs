@@ -3,15 +3,16 @@
 pub mod client;
 pub mod congestion;
 pub mod datagram;
-pub mod hedge;
 pub mod listener;
 pub mod net;
 pub mod profile;
 pub mod tickets;
 
 mod body;
+mod dial;
 mod frames;
 mod reset;
+pub(crate) mod resume;
 mod serving;
 mod session;
 mod socket;

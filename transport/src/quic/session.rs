@@ -1,6 +1,9 @@
 //! One HTTP/3 connection to a gateway, and one exchange on it.
 
-use std::{pin::pin, time::Duration};
+use std::{
+    pin::pin,
+    sync::atomic::{AtomicBool, Ordering},
+};
 
 use bytes::{Buf, Bytes, BytesMut};
 use futures_util::{FutureExt, StreamExt};
@@ -9,6 +12,12 @@ use h3::{
     error::{Code, StreamError},
 };
 use http::{HeaderMap, HeaderValue, Method, Request, header};
+use lightpost_clock::Instant;
+use quinn::ZeroRttAccepted;
+use tokio::{
+    sync::{oneshot, watch},
+    task::JoinHandle,
+};
 
 use super::streams::{Connection, Opener, Receiving, Sending};
 use crate::{Exchange, Reply};
@@ -22,10 +31,25 @@ pub(crate) const REPLY_LIMIT: usize = 64 << 10;
 /// Octets of header fields that a gateway may send.
 const HEADER_LIMIT: u64 = 64 << 10;
 
-/// An established connection.
+/// A connection that stands, or one that carries early data while it is being opened.
 pub(crate) struct Session {
     connection: quinn::Connection,
-    sender: SendRequest<Opener, Bytes>,
+    layer: watch::Receiver<Layer>,
+    early: bool,
+    /// When it was opened.
+    pub(super) begun: Instant,
+    /// Whether another one is being opened in its place.
+    pub(super) renewing: AtomicBool,
+}
+
+/// HTTP/3 on the connection. When the gateway rejects early data there is a second one (RFC 9001 section 4.6.2).
+#[derive(Clone)]
+struct Layer {
+    /// Which it is.
+    number: u8,
+    /// Whether the gateway has spoken.
+    sure: bool,
+    http: Result<SendRequest<Opener, Bytes>, String>,
 }
 
 /// Why an exchange on a session came to nothing.
@@ -43,19 +67,79 @@ pub(crate) enum Broken {
 
 impl Session {
     /// Opens HTTP/3 on `connection`.
-    pub(crate) async fn open(connection: quinn::Connection) -> Result<Self, String> {
-        let mut builder = h3::client::builder();
-        builder.max_field_section_size(HEADER_LIMIT).send_grease(false);
-        let (mut driver, sender) = builder
-            .build::<_, _, Bytes>(Connection::new(connection.clone()))
-            .await
-            .map_err(|error| error.to_string())?;
-        // Ends with the connection: when the last sender is dropped, or when the peer closes it.
-        tokio::spawn(async move {
-            let end = driver.wait_idle().await;
-            tracing::debug!(%end, "connection ended");
+    pub(crate) async fn open(connection: quinn::Connection, begun: Instant) -> Result<Self, String> {
+        let (sender, _driver) = build(Connection::new(connection.clone())).await?;
+        let layer = Layer {
+            number: 0,
+            sure: true,
+            http: Ok(sender),
+        };
+        Ok(Self {
+            connection,
+            layer: watch::channel(layer).1,
+            early: false,
+            begun,
+            renewing: AtomicBool::new(false),
+        })
+    }
+
+    /// Opens HTTP/3 on `connection` before the gateway has answered at all. The second part is to be run until it ends: it waits
+    /// for the answer, opens HTTP/3 once more when early data was rejected, and says how the handshake ended.
+    pub(crate) async fn early(
+        connection: quinn::Connection,
+        accepted: ZeroRttAccepted,
+        begun: Instant,
+    ) -> Result<(Self, impl Future<Output = Result<(), String>> + Send), String> {
+        let (tell, told) = oneshot::channel();
+        let (sender, driver) = build(Connection::early(connection.clone(), told)).await?;
+        let (layers, layer) = watch::channel(Layer {
+            number: 0,
+            sure: false,
+            http: Ok(sender),
         });
-        Ok(Self { connection, sender })
+        let verdict = {
+            let connection = connection.clone();
+            async move {
+                if accepted.await {
+                    let _ = tell.send(());
+                    layers.send_modify(|layer| layer.sure = true);
+                    return Ok(());
+                }
+                // In this order: the last sender takes the connection with it while there is a driver to hear of it.
+                driver.abort();
+                let _ = driver.await;
+                let again = match connection.close_reason() {
+                    Some(reason) => Err(reason.to_string()),
+                    None => build(Connection::new(connection)).await,
+                };
+                let ended = again.as_ref().map(drop).map_err(Clone::clone);
+                layers.send_replace(Layer {
+                    number: 1,
+                    sure: true,
+                    http: again.map(|(sender, _)| sender),
+                });
+                ended
+            }
+        };
+        let session = Self {
+            connection,
+            layer,
+            early: true,
+            begun,
+            renewing: AtomicBool::new(false),
+        };
+        Ok((session, verdict))
+    }
+
+    #[cfg(test)]
+    pub(crate) fn early_accepted(&self) -> bool {
+        let layer = self.layer.borrow();
+        self.early && layer.sure && layer.number == 0 && layer.http.is_ok()
+    }
+
+    /// Whether requests may have left before the gateway answered at all.
+    pub(crate) fn is_early(&self) -> bool {
+        self.early
     }
 
     /// Whether the connection still stands, as far as is known here.
@@ -63,22 +147,57 @@ impl Session {
         self.connection.close_reason().is_none()
     }
 
-    /// Datagrams that came over it so far.
-    pub(crate) fn received(&self) -> u64 {
-        self.connection.stats().udp_rx.datagrams
-    }
-
-    /// What QUIC takes for its round trip.
-    pub(crate) fn round_trip(&self) -> Duration {
-        self.connection.rtt()
-    }
-
     /// Sends the request and reads the reply. `sent` is called when the first octets are on their way.
     ///
+    /// As early data it is sent a second time when the gateway rejects the first, which it has not seen then.
     /// Dropping the future takes the request back: what is unsent is reset, never ended as if it were whole.
-    pub(crate) async fn post(&self, exchange: &Exchange, sent: impl FnOnce()) -> Result<Reply, Broken> {
+    pub(crate) async fn post(&self, exchange: &Exchange, sent: impl Fn()) -> Result<Reply, Broken> {
+        let left = AtomicBool::new(false);
+        let sent = || {
+            left.store(true, Ordering::Relaxed);
+            sent();
+        };
+        loop {
+            let layer = self.layer.borrow().clone();
+            let sender = match layer.http {
+                Ok(sender) => sender,
+                Err(cause) if left.load(Ordering::Relaxed) => return Err(Broken::Lost(cause)),
+                Err(cause) => return Err(Broken::NotSent(cause)),
+            };
+            let attempt = self.attempt(exchange, sender, &sent);
+            if layer.sure {
+                return attempt.await;
+            }
+            let broken = tokio::select! {
+                outcome = attempt => match outcome {
+                    Err(broken @ (Broken::Stream(_) | Broken::NotSent(_) | Broken::Lost(_))) => broken,
+                    outcome => return outcome,
+                },
+                () = self.replaced(layer.number) => continue,
+            };
+            // What looks like a fault may be the rejection.
+            let settled = self.layer.clone().wait_for(|layer| layer.sure).await.is_ok();
+            if !settled || self.layer.borrow().number == layer.number {
+                return Err(broken);
+            }
+        }
+    }
+
+    /// Returns when the HTTP/3 called `number` has come to an end because early data was rejected.
+    async fn replaced(&self, number: u8) {
+        let mut layer = self.layer.clone();
+        if layer.wait_for(|layer| layer.number != number).await.is_err() {
+            std::future::pending().await
+        }
+    }
+
+    async fn attempt(
+        &self,
+        exchange: &Exchange,
+        mut sender: SendRequest<Opener, Bytes>,
+        sent: impl Fn(),
+    ) -> Result<Reply, Broken> {
         let request = request(exchange).map_err(Broken::NotSent)?;
-        let mut sender = self.sender.clone();
         let stream = sender
             .send_request(request)
             .await
@@ -107,6 +226,19 @@ impl Session {
             (broken, _) => broken,
         }
     }
+}
+
+/// HTTP/3 and what drives it, which ends with the connection: when the last sender is dropped, or when the peer closes it.
+async fn build(connection: Connection) -> Result<(SendRequest<Opener, Bytes>, JoinHandle<()>), String> {
+    let mut builder = h3::client::builder();
+    builder.max_field_section_size(HEADER_LIMIT).send_grease(false);
+    let built = builder.build::<_, _, Bytes>(connection).await;
+    let (mut driver, sender) = built.map_err(|error| error.to_string())?;
+    let driver = tokio::spawn(async move {
+        let end = driver.wait_idle().await;
+        tracing::debug!(%end, "connection ended");
+    });
+    Ok((sender, driver))
 }
 
 fn request(exchange: &Exchange) -> Result<Request<()>, String> {

@@ -8,10 +8,13 @@
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
+use futures_util::FutureExt;
 use h3::{
     error::Code,
     quic::{self, ConnectionErrorIncoming, StreamErrorIncoming, StreamId, WriteBuf},
 };
+
+use tokio::sync::oneshot;
 
 use super::{
     frames::{Excess, Frames},
@@ -22,6 +25,8 @@ use super::{
 pub(crate) struct Connection {
     inner: h3_quinn::Connection,
     quic: quinn::Connection,
+    /// Until this comes, no stream of the peer's is accepted.
+    verdict: Option<oneshot::Receiver<()>>,
 }
 
 impl Connection {
@@ -29,6 +34,16 @@ impl Connection {
         Self {
             inner: h3_quinn::Connection::new(connection.clone()),
             quic: connection,
+            verdict: None,
+        }
+    }
+
+    /// For early data: the peer's streams wait for `accepted`. Without it they belong to the HTTP/3 that is opened instead, and
+    /// must not be taken away from it.
+    pub(crate) fn early(connection: quinn::Connection, accepted: oneshot::Receiver<()>) -> Self {
+        Self {
+            verdict: Some(accepted),
+            ..Self::new(connection)
         }
     }
 }
@@ -41,6 +56,14 @@ impl<B: Buf> quic::Connection<B> for Connection {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Result<Self::RecvStream, ConnectionErrorIncoming>> {
+        if let Some(verdict) = &mut self.verdict {
+            if !verdict.is_terminated() && ready!(verdict.poll_unpin(cx)).is_ok() {
+                self.verdict = None;
+            } else {
+                // Rejected; whoever drives this is about to be ended.
+                return Poll::Pending;
+            }
+        }
         let accepted = ready!(quic::Connection::<B>::poll_accept_recv(&mut self.inner, cx))?;
         Poll::Ready(Ok(Unidirectional::new(accepted, self.quic.clone())))
     }

@@ -17,6 +17,7 @@ fn client(path: Path) -> (quinn::Endpoint, QuicTransport) {
         trust: Some(papers.ca()),
         identity: None,
         paths: vec![path],
+        ..Settings::default()
     };
     let hosts = Arc::new(Loopback);
     let client = QuicTransport::with_endpoint(endpoint.clone(), settings, hosts, Clock::system()).unwrap();

@@ -7,6 +7,7 @@ mod excess;
 mod http;
 mod quic;
 mod restart;
+mod resume;
 mod resumption;
 mod support;
 mod throughput;

@@ -65,6 +65,7 @@ async fn a_client_of_another_ca_is_turned_away() {
         trust: Some(papers.ca()),
         identity: Some(others.issue(CLIENT)),
         paths: vec![Path::earth()],
+        ..Default::default()
     };
     let hosts = std::sync::Arc::new(super::support::Loopback);
     let clock = lightpost_clock::Clock::system();

@@ -91,6 +91,7 @@ impl Papers {
             trust: Some(self.ca()),
             identity: identity.then(|| self.issue(CLIENT)),
             paths: vec![path],
+            ..Settings::default()
         };
         QuicTransport::new(settings, Arc::new(Loopback), Clock::system()).unwrap()
     }

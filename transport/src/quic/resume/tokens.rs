@@ -1,0 +1,56 @@
+//! Address-validation tokens (RFC 9000 section 8.1.3), kept with the sessions.
+//!
+//! A gateway that is shown one may answer with more than three times the octets that it got, so a long certificate chain costs no
+//! further round trip.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use quinn::TokenStore;
+
+use super::{
+    Sessions,
+    book::{Entry, TOKENS, Token},
+    sessions::place,
+};
+
+/// A longer token is not kept; rustls' and quinn's own have about a hundred octets.
+const LONGEST: usize = 1024;
+
+/// The tokens of one gateway.
+pub(super) struct Tokens {
+    pub(super) sessions: Arc<Sessions>,
+    pub(super) gateway: Arc<str>,
+}
+
+impl TokenStore for Tokens {
+    fn insert(&self, _: &str, token: Bytes) {
+        if token.len() > LONGEST {
+            return;
+        }
+        let now = self.sessions.now();
+        {
+            let mut gateways = self.sessions.gateways();
+            let tokens = &mut place(&mut gateways, &self.gateway, now).tokens;
+            tokens.push(token.to_vec());
+            let excess = tokens.len().saturating_sub(TOKENS);
+            tokens.drain(..excess);
+        }
+        self.sessions.note(Entry::Token(Token {
+            gateway: self.gateway.to_string(),
+            at: now,
+            octets: token.to_vec(),
+        }));
+        self.sessions.flush_soon();
+    }
+
+    fn take(&self, _: &str) -> Option<Bytes> {
+        let octets = self.sessions.gateways().get_mut(&self.gateway)?.tokens.pop()?;
+        self.sessions.note(Entry::TokenUsed {
+            gateway: self.gateway.to_string(),
+            octets: octets.clone(),
+        });
+        self.sessions.flush_soon();
+        Some(octets.into())
+    }
+}
