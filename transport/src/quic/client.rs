@@ -19,7 +19,9 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use url::{Host, Url};
 
 use super::{
+    datagram::Policy,
     dial::{Dialer, Leg},
+    hedge::Hedge,
     net::{Kernel, Net},
     profile,
     resume::{self, Sessions, Wear},
@@ -61,9 +63,9 @@ pub struct Settings {
 
 /// HTTP/3 over quinn.
 pub struct QuicTransport {
-    clock: Clock,
+    pub(super) clock: Clock,
     dialer: Arc<Dialer>,
-    lanes: HashMap<String, Lane>,
+    pub(super) lanes: HashMap<String, Lane>,
     pool: Arc<Pool>,
     /// Ends what is being opened when this is dropped.
     _open: DropGuard,
@@ -73,6 +75,7 @@ pub struct QuicTransport {
 pub(super) struct Lane {
     pub(super) path: Path,
     pub(super) config: Arc<TransportConfig>,
+    pub(super) hedge: Arc<Hedge>,
 }
 
 /// Where a connection leads.
@@ -84,7 +87,7 @@ pub(super) struct Target {
 }
 
 /// A connection that is being opened, or stands; everybody who needs it waits for the same one.
-type Connecting = Shared<BoxFuture<'static, Result<Arc<Session>, Arc<str>>>>;
+pub(super) type Connecting = Shared<BoxFuture<'static, Result<Arc<Session>, Arc<str>>>>;
 
 /// The connections that we know of.
 type Pool = Mutex<HashMap<Target, Connecting>>;
@@ -148,8 +151,14 @@ impl QuicTransport {
         let crypto = QuicClientConfig::try_from(tls).map_err(|error| TlsError::Setup(error.to_string()))?;
         let mut lanes = HashMap::new();
         for path in settings.paths {
-            let config = profile::derive(&path).client_config();
-            lanes.insert(path.name.clone(), Lane { path, config });
+            let profile = profile::derive(&path);
+            let config = profile.client_config();
+            let copies = match profile.redundancy().policy {
+                Policy::All => profile.redundancy().copies,
+                _ => 1,
+            };
+            let hedge = Arc::new(Hedge::new(profile.hedge(), copies));
+            lanes.insert(path.name.clone(), Lane { path, config, hedge });
         }
         let closed = CancellationToken::new();
         Ok(Self {
@@ -212,7 +221,7 @@ impl QuicTransport {
         self.pool().len()
     }
 
-    fn pool(&self) -> MutexGuard<'_, HashMap<Target, Connecting>> {
+    pub(super) fn pool(&self) -> MutexGuard<'_, HashMap<Target, Connecting>> {
         lock(&self.pool)
     }
 
@@ -220,6 +229,7 @@ impl QuicTransport {
     async fn session(&self, target: &Target, lane: &Lane) -> Result<(Arc<Session>, bool), Arc<str>> {
         let (connecting, reused) = {
             let mut pool = self.pool();
+            self.promote(target, lane, &mut pool);
             match pool
                 .get(target)
                 .map(|known| (known.clone(), known.peek().cloned()))
@@ -239,7 +249,7 @@ impl QuicTransport {
 
     /// Opens a connection in a task of its own, so that it goes on when the exchange that wanted it is given up: the next one
     /// finds it there. It ends by itself, each address having its time.
-    fn dial(&self, target: &Target, lane: &Lane) -> Connecting {
+    pub(super) fn dial(&self, target: &Target, lane: &Lane) -> Connecting {
         let (dialer, target) = (self.dialer.clone(), target.clone());
         let leg = Leg::of(lane);
         let task = tokio::spawn(async move {
@@ -298,7 +308,7 @@ impl QuicTransport {
     }
 
     /// One exchange; `under_way` holds the session once the request may have left.
-    async fn attempt(
+    pub(super) async fn attempt(
         &self,
         exchange: &Exchange,
         target: &Target,
@@ -393,7 +403,7 @@ impl Transport for QuicTransport {
         };
         let under_way = Mutex::new(None);
         tokio::select! {
-            outcome = self.attempt(&exchange, &target, lane, &under_way) => outcome,
+            outcome = self.hedged(&exchange, &target, lane, &under_way) => outcome,
             () = self.clock.sleep_until(deadline) => {
                 let waited = until(start, self.clock.now());
                 let session = lock(&under_way).take();
@@ -437,6 +447,6 @@ fn authority(url: &Url) -> String {
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

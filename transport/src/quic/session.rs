@@ -3,6 +3,7 @@
 use std::{
     pin::pin,
     sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
 };
 
 use bytes::{Buf, Bytes, BytesMut};
@@ -145,6 +146,16 @@ impl Session {
     /// Whether the connection still stands, as far as is known here.
     pub(crate) fn stands(&self) -> bool {
         self.connection.close_reason().is_none()
+    }
+
+    /// Datagrams that came over it so far.
+    pub(crate) fn received(&self) -> u64 {
+        self.connection.stats().udp_rx.datagrams
+    }
+
+    /// What QUIC takes for its round trip.
+    pub(crate) fn round_trip(&self) -> Duration {
+        self.connection.rtt()
     }
 
     /// Sends the request and reads the reply. `sent` is called when the first octets are on their way.

@@ -63,6 +63,18 @@ struct Figures {
     send_window: u64,
     max_streams: u32,
     redundancy: Redundancy,
+    hedge: HedgeFigures,
+}
+
+/// When a mail is sent again on a fresh connection, and when a connection is replaced.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct HedgeFigures {
+    /// Whether mails are sent again.
+    pub on: bool,
+    /// Octets of the largest mail that is.
+    pub up_to: u64,
+    /// The smoothed round trip from which on a connection is replaced, in longest round trips.
+    pub renew_at: f64,
 }
 
 /// Derives the profile of `path`.
@@ -151,6 +163,11 @@ impl Profile {
             hold: figures.hold,
             redundancy: figures.redundancy,
         }
+    }
+
+    /// When mails are sent again and connections replaced.
+    pub fn hedge(&self) -> HedgeFigures {
+        self.figures.hedge
     }
 
     /// Takes round trips for `span` until one was measured.

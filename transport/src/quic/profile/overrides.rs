@@ -77,6 +77,12 @@ pub struct Overrides {
     pub gap: Option<Duration>,
     /// Octets after silence that count as a small mail.
     pub small: Option<u64>,
+    /// Whether a mail without a reply is sent again on a fresh connection.
+    pub hedge: Option<bool>,
+    /// Octets of the largest mail that is.
+    pub hedge_up_to: Option<u64>,
+    /// When a connection is replaced: its smoothed round trip, as a multiple of the longest one.
+    pub renew_at: Option<f64>,
     /// Octets of the connection ids that a client chooses.
     pub connection_id: Option<u32>,
     /// Whether the fixed bit of QUIC is greased (RFC 9287).
@@ -109,6 +115,9 @@ impl Overrides {
             copies: section.get("copies"),
             gap: section.get("gap"),
             small: section.get("small").map(|Size(octets)| octets),
+            hedge: section.get("hedge"),
+            hedge_up_to: section.get("hedge_up_to").map(|Size(octets)| octets),
+            renew_at: section.get("renew_at"),
             connection_id: section.get("connection_id"),
             grease: section.get("grease"),
             padding: section.get("padding"),
@@ -172,6 +181,8 @@ impl Overrides {
             f64::to_string,
             threshold,
         );
+        let times = "write 1.1 or more";
+        range.check("renew_at", self.renew_at, &(1.1..=1e6), f64::to_string, times);
         range.sound
     }
 }

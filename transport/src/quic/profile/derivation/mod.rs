@@ -53,6 +53,7 @@ impl Derivation<'_> {
         let send_window = self.send_window();
         let max_streams = self.max_streams();
         let redundancy = self.redundancy(congestion);
+        let hedge = self.hedge();
         Figures {
             round_trip: self.path.round_trip_max(),
             rate: self.path.rate_up,
@@ -72,6 +73,7 @@ impl Derivation<'_> {
             send_window,
             max_streams,
             redundancy,
+            hedge,
         }
     }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 use lightpost_config::duration_text;
 
 use super::Derivation;
+use crate::quic::profile::HedgeFigures;
 
 /// A connection on Earth that says nothing for this long is given up; opening it anew costs a tenth of a second.
 const EARTH_IDLE: Duration = Duration::from_secs(60);
@@ -16,6 +17,10 @@ const HOSTS: Duration = Duration::from_millis(300);
 const REORDERING: Duration = Duration::from_millis(500);
 /// What quinn does by itself (RFC 9002 section 6.1.2).
 const USUAL_THRESHOLD: f64 = 9.0 / 8.0;
+/// The largest mail that is worth sending twice.
+const HEDGE_UP_TO: u64 = 1 << 20;
+/// A smoothed round trip that is this much too long makes loss cost more than a new connection.
+const RENEW_AT: f64 = 1.5;
 
 impl Derivation<'_> {
     pub(super) fn initial_rtt(&mut self) -> Duration {
@@ -92,5 +97,44 @@ impl Derivation<'_> {
             },
             |threshold| format!("{threshold:.4}"),
         )
+    }
+
+    pub(super) fn hedge(&mut self) -> HedgeFigures {
+        let (fixed, terrestrial) = (&self.path.quic, self.path.is_terrestrial());
+        let on = self.choose(
+            "hedge",
+            fixed.hedge,
+            || match terrestrial {
+                true => (false, "QUIC repairs a loss soon enough"),
+                false => (
+                    true,
+                    "a mail without a reply after 1.05 round trips and its time on the line is sent again on a fresh connection, with the \
+                     same exchange id: a lost tail is repaired at 3.1 light times instead of 5, or of 308 after a hold of 6 h",
+                ),
+            },
+            super::on_off,
+        );
+        let up_to = self.choose(
+            "hedge_up_to",
+            fixed.hedge_up_to,
+            || {
+                (
+                    HEDGE_UP_TO,
+                    "of a larger mail QUIC repairs what is missing for less than all of it again",
+                )
+            },
+            super::octets,
+        );
+        let renew_at = self.choose(
+            "renew_at",
+            fixed.renew_at,
+            || {
+                let why = "a connection whose smoothed round trip is this many times the longest one is replaced: a hold of 6 h ruins it for \
+                           the next twenty mails (8.5 light times for a lost tail)";
+                (RENEW_AT, why)
+            },
+            |times| format!("{times} round trips"),
+        );
+        HedgeFigures { on, up_to, renew_at }
     }
 }
