@@ -425,7 +425,7 @@ impl Transport for QuicTransport {
 
 /// Forgets connections that failed or ended, once there are enough of them to be worth it: gateways come and go.
 fn sweep(pool: &mut HashMap<Target, Connecting>) {
-    if pool.len() < KNOWN || pool.len() < pool.capacity() {
+    if pool.len() < KNOWN || !pool.len().is_power_of_two() {
         return;
     }
     pool.retain(|_, known| {
