@@ -140,7 +140,7 @@ impl Story {
         pair.settle().await;
         match self {
             Self::Idle => pair.clock.sleep(HALF_DAY).await,
-            Self::Resumed => pair.cut(pair.distance.owlt * 60).await,
+            Self::Resumed => pair.cut(pair.distance.owlt * 24).await,
             _ => {}
         }
         Ok(pair)

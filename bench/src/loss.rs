@@ -41,6 +41,8 @@ pub fn once(story: Story, loss: f64, seed: u64) -> Result<(f64, u64)> {
     in_virtual_time(async move {
         let distance = Distance {
             seed,
+            // The operator knows it and says so; what is sent more than once follows from it.
+            extra: format!("loss = {loss}\n"),
             ..Distance::new(MARS)
         };
         let mut pair = story.prepare(distance).await?;
