@@ -177,7 +177,7 @@ fn read(path: &Path) -> io::Result<Found> {
     let mut octets = Vec::new();
     file.take(LARGEST + 1).read_to_end(&mut octets)?;
     crate::tls::warn_if_open(path);
-    if octets.is_empty() {
+    if MAGIC.starts_with(&octets) {
         return Ok(Found::Nothing);
     }
     let Some(mut rest) = octets.strip_prefix(MAGIC) else {

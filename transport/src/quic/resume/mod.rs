@@ -25,6 +25,8 @@ mod rehydrate;
 mod replay;
 mod sessions;
 mod stage;
+#[cfg(test)]
+mod tests;
 mod tokens;
 
 pub(crate) use provider::{prepare, provider, signing};
