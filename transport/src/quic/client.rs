@@ -66,7 +66,7 @@ pub struct QuicTransport {
     pub(super) clock: Clock,
     dialer: Arc<Dialer>,
     pub(super) lanes: HashMap<String, Lane>,
-    pool: Arc<Pool>,
+    pool: Mutex<HashMap<Target, Connecting>>,
     /// Ends what is being opened when this is dropped.
     _open: DropGuard,
 }
@@ -88,9 +88,6 @@ pub(super) struct Target {
 
 /// A connection that is being opened, or stands; everybody who needs it waits for the same one.
 pub(super) type Connecting = Shared<BoxFuture<'static, Result<Arc<Session>, Arc<str>>>>;
-
-/// The connections that we know of.
-type Pool = Mutex<HashMap<Target, Connecting>>;
 
 impl QuicTransport {
     /// Reads certificates and binds a UDP socket on a free port.
@@ -174,7 +171,7 @@ impl QuicTransport {
             }),
             clock,
             lanes,
-            pool: Arc::default(),
+            pool: Mutex::default(),
             _open: closed.drop_guard(),
         })
     }
@@ -277,8 +274,8 @@ impl QuicTransport {
         }
     }
 
-    /// Opens another connection in place of `session`, which goes on meanwhile, when the tickets that came with it are about to run
-    /// out: should it be lost, or this process end, the next mail leaves in the first flight. Nobody waits for it, so it is a whole
+    /// Opens a connection beside `session` for the sake of its tickets when those that there are, are about to run out: should
+    /// `session` be lost, or this process end, the next mail leaves in the first flight. Nobody waits for it, so it is a whole
     /// handshake, which ends the line of sessions that hang on one another and verifies the certificate anew.
     fn renew(&self, target: &Target, lane: &Lane, session: &Arc<Session>) {
         let wanted = match self.dialer.sessions.wear(&target.key(), RENEWAL) {
@@ -290,20 +287,21 @@ impl QuicTransport {
             return;
         }
         let (dialer, target, leg) = (self.dialer.clone(), target.clone(), Leg::of(lane).cold());
-        let (pool, session) = (self.pool.clone(), session.clone());
+        let (session, clock) = (session.clone(), self.clock.clone());
+        // The tickets follow the end of the handshake by a round trip.
+        let stay = lane.path.round_trip_max() * 2 + lane.path.outage_max + Duration::from_secs(4);
         tokio::spawn(async move {
-            let closed = dialer.closed.clone();
-            let opening = closed.run_until_cancelled(dialer.dial(&target, &leg));
-            let Some(Ok(fresh)) = opening.await else {
-                session.renewing.store(false, Ordering::Relaxed);
-                return;
+            let fetching = async {
+                match dialer.dial(&target, &leg).await {
+                    Ok(fresh) => {
+                        clock.sleep(stay).await;
+                        drop(fresh);
+                    }
+                    Err(cause) => tracing::debug!(gateway = target.key(), cause, "no fresh session"),
+                }
             };
-            let mut pool = lock(&pool);
-            let known = pool.get(&target).and_then(|known| known.peek());
-            if matches!(known, Some(Ok(known)) if Arc::ptr_eq(known, &session)) {
-                let fresh = futures_util::future::ready(Ok(Arc::new(fresh)));
-                pool.insert(target, fresh.boxed().shared());
-            }
+            dialer.closed.run_until_cancelled(fetching).await;
+            session.renewing.store(false, Ordering::Relaxed);
         });
     }
 

@@ -10,4 +10,5 @@
 mod bulk;
 mod hold;
 mod loss;
+mod resume;
 mod world;

@@ -23,18 +23,28 @@ pub(super) struct Tokens {
     pub(super) gateway: Arc<str>,
 }
 
+impl Tokens {
+    fn spent(&self, octets: Vec<u8>) {
+        let gateway = self.gateway.to_string();
+        self.sessions.note(Entry::TokenUsed { gateway, octets });
+    }
+}
+
 impl TokenStore for Tokens {
     fn insert(&self, _: &str, token: Bytes) {
         if token.len() > LONGEST {
             return;
         }
         let now = self.sessions.now();
-        {
+        let dropped: Vec<_> = {
             let mut gateways = self.sessions.gateways();
             let tokens = &mut place(&mut gateways, &self.gateway, now).tokens;
             tokens.push(token.to_vec());
             let excess = tokens.len().saturating_sub(TOKENS);
-            tokens.drain(..excess);
+            tokens.drain(..excess).collect()
+        };
+        for octets in dropped {
+            self.spent(octets);
         }
         self.sessions.note(Entry::Token(Token {
             gateway: self.gateway.to_string(),
@@ -46,10 +56,7 @@ impl TokenStore for Tokens {
 
     fn take(&self, _: &str) -> Option<Bytes> {
         let octets = self.sessions.gateways().get_mut(&self.gateway)?.tokens.pop()?;
-        self.sessions.note(Entry::TokenUsed {
-            gateway: self.gateway.to_string(),
-            octets: octets.clone(),
-        });
+        self.spent(octets.clone());
         self.sessions.flush_soon();
         Some(octets.into())
     }
