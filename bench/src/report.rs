@@ -34,6 +34,12 @@ impl Row {
         }
     }
 
+    /// The medians of rounds that took turns, so that both sides met the same moods of the machine.
+    pub(crate) fn of_rounds(name: &'static str, rounds: &[(f64, f64)], unit: &'static str) -> Self {
+        let (ours, theirs): (Vec<f64>, Vec<f64>) = rounds.iter().copied().unzip();
+        Self::beside(name, median(ours), median(theirs), unit)
+    }
+
     /// A figure of its own.
     pub(crate) fn alone(name: &'static str, ours: f64, unit: &'static str) -> Self {
         Self {
@@ -44,6 +50,11 @@ impl Row {
             unit,
         }
     }
+}
+
+fn median(mut figures: Vec<f64>) -> f64 {
+    figures.sort_by(f64::total_cmp);
+    figures.get(figures.len() / 2).copied().unwrap_or_default()
 }
 
 fn round(figure: f64) -> f64 {

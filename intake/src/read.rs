@@ -105,8 +105,9 @@ pub struct BodyReader {
     ready: VecDeque<Bytes>,
     wire: u64,
     octets: u64,
-    plain: Sha256,
-    encoded: Sha256,
+    /// The digests, where somebody wants to know them.
+    plain: Option<Sha256>,
+    encoded: Option<Sha256>,
     failed: Option<ReadError>,
     ended: bool,
 }
@@ -129,11 +130,23 @@ impl BodyReader {
             ready: VecDeque::new(),
             wire: 0,
             octets: 0,
-            plain: Sha256::default(),
-            encoded: Sha256::default(),
+            plain: Some(Sha256::default()),
+            encoded: Some(Sha256::default()),
             failed: None,
             ended: false,
         })
+    }
+
+    /// The same without digests, which cost more than all the rest of reading: [`BodyReader::digest`] stays `None`.
+    #[must_use]
+    pub fn without_digest(mut self) -> Self {
+        (self.plain, self.encoded) = (None, None);
+        self
+    }
+
+    /// Whether [`BodyReader::next`] has returned `None`: the body arrived whole.
+    pub fn is_whole(&self) -> bool {
+        self.ended && self.failed.is_none()
     }
 
     /// The next decoded octets; `None` at the end, and the same error again after an error.
@@ -158,7 +171,9 @@ impl BodyReader {
                 if self.octets > self.limits.octets {
                     return Err(ReadError::TooLarge(self.limits.octets));
                 }
-                self.plain.update(&piece);
+                if let Some(plain) = &mut self.plain {
+                    plain.update(&piece);
+                }
                 return Ok(Some(piece));
             }
             if self.ended {
@@ -183,7 +198,9 @@ impl BodyReader {
             return Err(ReadError::TooLarge(self.limits.octets));
         }
         if let Some(decoder) = &mut self.decoder {
-            self.encoded.update(&chunk);
+            if let Some(encoded) = &mut self.encoded {
+                encoded.update(&chunk);
+            }
             decoder.input = chunk;
         } else if !chunk.is_empty() {
             self.ready.push_back(chunk);
@@ -207,15 +224,15 @@ impl BodyReader {
         Ok(())
     }
 
-    /// The digests, once [`BodyReader::next`] has returned `None`; before that `None`.
+    /// The digests, once [`BodyReader::next`] has returned `None`; before that, and without digests, `None`.
     pub fn digest(&self) -> Option<ReadDigest> {
-        if !self.ended || self.failed.is_some() {
+        if !self.is_whole() {
             return None;
         }
-        let sha256: [u8; 32] = self.plain.clone().finish();
+        let sha256: [u8; 32] = self.plain.clone()?.finish();
         let encoded_sha256 = match self.decoder {
             None => sha256,
-            Some(_) => self.encoded.clone().finish(),
+            Some(_) => self.encoded.clone()?.finish(),
         };
         Some(ReadDigest {
             sha256,

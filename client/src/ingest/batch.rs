@@ -27,7 +27,7 @@ pub(super) async fn receive(upload: &Upload<'_>, mut reader: BodyReader) -> Resu
     }
     if upload.repeated {
         reader.drain().await?;
-        let digest = upload.digest(&reader)?.sha256;
+        let digest = upload.digest(&reader)?;
         if let Some(reply) = upload.repeat(digest).await? {
             return Ok(reply);
         }
@@ -55,7 +55,7 @@ pub(super) async fn receive(upload: &Upload<'_>, mut reader: BodyReader) -> Resu
     .await;
     let judged = judged.into_inner().unwrap_or_default();
     let digest = match upload.digest(&reader) {
-        Ok(digest) => digest.sha256,
+        Ok(digest) => digest,
         Err(problem) => {
             // What did not arrive whole cannot be recognised when it is repeated, so nothing of it may count.
             batch.discard(&*ingestion.store).await;

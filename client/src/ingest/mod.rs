@@ -22,7 +22,7 @@ use axum::{
 use http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use lightpost_clock::{Clock, add};
 use lightpost_intake::{
-    BodyReader, Encoding, Problem, ReadDigest, ReadLimits, Tokens, fields, operator,
+    BodyReader, Encoding, Problem, ReadLimits, Tokens, fields, operator,
     operator::{Caller, Operator},
     problem,
 };
@@ -155,7 +155,10 @@ impl<'a> Upload<'a> {
             octets: wire_limit(limit),
             idle: ingestion.config.ingest.idle,
         };
-        let reader = BodyReader::new(body, encoding, limits, ingestion.clock.clone())?;
+        let mut reader = BodyReader::new(body, encoding, limits, ingestion.clock.clone())?;
+        if key.is_none() && claimed == fields::Digests::default() {
+            reader = reader.without_digest();
+        }
         let scope = format!("ingest:{}", caller.0);
         let repeated = match &key {
             Some(key) => ingestion.store.find_reply(&scope, key, None).await?.is_some(),
@@ -173,8 +176,10 @@ impl<'a> Upload<'a> {
     }
 
     /// The answer to a request whose key was used before, once its body is read.
-    async fn repeat(&self, digest: [u8; 32]) -> Result<Option<StoredReply>, Problem> {
-        let Some(key) = &self.key else { return Ok(None) };
+    async fn repeat(&self, digest: Option<[u8; 32]>) -> Result<Option<StoredReply>, Problem> {
+        let (Some(key), Some(digest)) = (&self.key, digest) else {
+            return Ok(None);
+        };
         match self
             .ingestion
             .store
@@ -190,12 +195,12 @@ impl<'a> Upload<'a> {
     /// Stores messages and answer; the answer of the first request when this is a repeat.
     async fn enqueue(
         &self,
-        digest: [u8; 32],
+        digest: Option<[u8; 32]>,
         messages: Vec<NewMessage>,
         reply: StoredReply,
     ) -> Result<StoredReply, Problem> {
         let now = self.ingestion.clock.now();
-        let key = self.key.clone().map(|key| RequestKey {
+        let key = self.key.clone().zip(digest).map(|(key, digest)| RequestKey {
             scope: self.scope.clone(),
             key,
             digest,
@@ -221,13 +226,17 @@ impl<'a> Upload<'a> {
         }
     }
 
-    /// The digest of a body that was read to its end, held against what the request claims.
-    fn digest(&self, reader: &BodyReader) -> Result<ReadDigest, Problem> {
-        let digest = reader
-            .digest()
-            .ok_or_else(|| Problem::bad_request("the body did not arrive whole"))?;
-        digest.check(&self.claimed)?;
-        Ok(digest)
+    /// The digest of a body that was read to its end, held against what the request claims; `None` when neither a key nor a claim
+    /// asks for it.
+    fn digest(&self, reader: &BodyReader) -> Result<Option<[u8; 32]>, Problem> {
+        if !reader.is_whole() {
+            return Err(Problem::bad_request("the body did not arrive whole"));
+        }
+        let digest = reader.digest();
+        if let Some(digest) = &digest {
+            digest.check(&self.claimed)?;
+        }
+        Ok(digest.map(|digest| digest.sha256))
     }
 }
 

@@ -1,14 +1,13 @@
 //! One mail as `message/rfc822`, its envelope in the query.
 
 use http::{StatusCode, Uri};
-use lightpost_intake::{BodyReader, Place, Problem, Spool, spool};
+use lightpost_intake::{BodyReader, Place, Problem, Sha256, Spool, spool};
 use lightpost_mail::{
     EnhancedCode, Envelope, Recipient, Sender,
     lines::{BareLineEnd, BodyFacts, Canonicaliser},
     trace::{Hops, hops},
 };
 use lightpost_queue::{NewBody, StoredReply};
-use sha2::{Digest, Sha256};
 
 use super::{
     Upload,
@@ -24,7 +23,6 @@ const PIECE: usize = 64 * 1024;
 struct Query {
     sender: Sender,
     recipients: Vec<Result<Recipient, Said>>,
-    digest: [u8; 32],
 }
 
 pub(super) async fn receive(upload: &Upload<'_>, mut reader: BodyReader) -> Result<StoredReply, Problem> {
@@ -36,7 +34,7 @@ pub(super) async fn receive(upload: &Upload<'_>, mut reader: BodyReader) -> Resu
     }
     if upload.repeated {
         reader.drain().await?;
-        let digest = combined(&query.digest, &upload.digest(&reader)?.sha256);
+        let digest = whole_digest(upload, &reader)?;
         if let Some(reply) = upload.repeat(digest).await? {
             return Ok(reply);
         }
@@ -53,7 +51,7 @@ pub(super) async fn receive(upload: &Upload<'_>, mut reader: BodyReader) -> Resu
         return Err(none_taken(judged.said));
     }
     let (body, facts, hops) = read(upload, &mut reader, &judged).await?;
-    match finish(upload, &reader, &query.digest, hops) {
+    match finish(upload, &reader, hops) {
         Ok(digest) => {
             let (message, receipt) = judged.message(&envelope, body, facts, upload.key.as_deref());
             let reply = accepted(&receipt);
@@ -66,17 +64,12 @@ pub(super) async fn receive(upload: &Upload<'_>, mut reader: BodyReader) -> Resu
     }
 }
 
-fn finish(
-    upload: &Upload<'_>,
-    reader: &BodyReader,
-    envelope: &[u8; 32],
-    hops: Hops,
-) -> Result<[u8; 32], Problem> {
-    let digest = upload.digest(reader)?;
+fn finish(upload: &Upload<'_>, reader: &BodyReader, hops: Hops) -> Result<Option<[u8; 32]>, Problem> {
+    let digest = whole_digest(upload, reader)?;
     if is_loop(hops) {
         return Err(Problem::unprocessable(loop_detail(hops)).with_code(LOOP));
     }
-    Ok(combined(envelope, &digest.sha256))
+    Ok(digest)
 }
 
 /// Reads the body into the store, our trace field before it.
@@ -121,13 +114,8 @@ async fn read(
 fn query(uri: &Uri, most: usize) -> Result<Query, Problem> {
     let mut sender = None;
     let mut recipients = Vec::new();
-    let mut hash = Sha256::new();
     let wrong = |detail: String| Problem::bad_request(detail).with_code(EnhancedCode::new(5, 5, 4));
     for (key, value) in url::form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes()) {
-        for part in [&key, &value] {
-            hash.update((part.len() as u64).to_be_bytes());
-            hash.update(part.as_bytes());
-        }
         match &*key {
             "from" if sender.is_some() => return Err(wrong("`from` stands twice".into())),
             "from" => {
@@ -160,11 +148,7 @@ fn query(uri: &Uri, most: usize) -> Result<Query, Problem> {
     if recipients.is_empty() {
         return Err(wrong("`to` is missing".into()));
     }
-    Ok(Query {
-        sender,
-        recipients,
-        digest: hash.finalize().into(),
-    })
+    Ok(Query { sender, recipients })
 }
 
 /// What is said about all recipients, in the order of the query.
@@ -197,13 +181,22 @@ fn accepted(receipt: &Receipt) -> StoredReply {
     }
 }
 
-fn combined(envelope: &[u8; 32], body: &[u8; 32]) -> [u8; 32] {
-    Sha256::new()
-        .chain_update(b"message/rfc822\0")
-        .chain_update(envelope)
-        .chain_update(body)
-        .finalize()
-        .into()
+/// The digest of envelope and body, by which a repeat is recognised; `None` where none is wanted.
+fn whole_digest(upload: &Upload<'_>, reader: &BodyReader) -> Result<Option<[u8; 32]>, Problem> {
+    Ok(upload.digest(reader)?.map(|body| {
+        let mut envelope = Sha256::default();
+        for (key, value) in url::form_urlencoded::parse(upload.uri.query().unwrap_or_default().as_bytes()) {
+            for part in [&key, &value] {
+                envelope.update(&(part.len() as u64).to_be_bytes());
+                envelope.update(part.as_bytes());
+            }
+        }
+        let mut whole = Sha256::default();
+        whole.update(b"message/rfc822\0");
+        whole.update(&envelope.finish());
+        whole.update(&body);
+        whole.finish()
+    }))
 }
 
 fn lines(prefix: &str) -> u64 {

@@ -7,7 +7,7 @@ use sqlx::Row;
 
 use super::{
     Refused,
-    insert::{Table, insert},
+    insert::{LARGEST, Script, Table, insert},
     rows,
     tx::{Event, Spool, Tx},
 };
@@ -53,6 +53,12 @@ struct Chunk {
     key: i64,
     start: u64,
     data: Bytes,
+}
+
+impl Chunk {
+    fn is_small(&self) -> bool {
+        self.data.len() < CHUNK / 8
+    }
 }
 
 /// Starts `count` bodies.
@@ -112,16 +118,17 @@ fn cut(body: i64, spool: &mut Spool, data: &Bytes, chunks: &mut Vec<Chunk>) -> R
 
 async fn insert_chunks(tx: &mut Tx<'_>, chunks: &[Chunk]) -> Result<(), sqlx::Error> {
     // 64 chunks of 256 KiB in one statement would be copied at once.
-    for group in chunks.chunk_by(|a, b| a.data.len() < CHUNK / 8 && b.data.len() < CHUNK / 8) {
-        insert(tx.connection, &CHUNKS, group, |values, chunk| {
-            values
-                .add(chunk.key)
-                .add(rows::integer(chunk.start))
-                .add(&*chunk.data);
-        })
-        .await?;
+    for group in chunks.chunk_by(|a, b| a.is_small() && b.is_small()) {
+        insert(tx.connection, &CHUNKS, group, bind_chunk).await?;
     }
     Ok(())
+}
+
+fn bind_chunk(script: &mut Script, chunk: &Chunk) {
+    script
+        .add(chunk.key)
+        .add(rows::integer(chunk.start))
+        .add(&*chunk.data);
 }
 
 /// Stores submissions that are new; answers each.
@@ -152,18 +159,18 @@ pub(super) async fn enqueue(
         }
         answers.push(Ok(Enqueued::Stored));
     }
-    insert(tx.connection, &REQUEST, &requests, |values, (key, reply)| {
-        values
-            .add(key.scope.as_str())
-            .add(key.key.as_str())
-            .add(&key.digest[..])
-            .add(i64::from(reply.status))
-            .add(reply.body.as_slice())
-            .add(rows::millis(key.expires));
-    })
-    .await?;
-    store(tx, messages).await?;
+    store_with(tx, messages, &requests).await?;
     Ok(answers)
+}
+
+fn bind_request(script: &mut Script, (key, reply): &(&RequestKey, &StoredReply)) {
+    script
+        .add(key.scope.as_str())
+        .add(key.key.as_str())
+        .add(&key.digest[..])
+        .add(i64::from(reply.status))
+        .add(reply.body.as_slice())
+        .add(rows::millis(key.expires));
 }
 
 /// What a repeat is told.
@@ -253,6 +260,27 @@ pub(super) fn prepare<'a>(
 
 /// Stores prepared messages.
 pub(super) async fn store(tx: &mut Tx<'_>, messages: Vec<Prepared<'_>>) -> Result<(), sqlx::Error> {
+    store_with(tx, messages, &[]).await
+}
+
+type Requests<'a> = [(&'a RequestKey, &'a StoredReply)];
+
+/// Stores prepared messages and the requests that brought them.
+async fn store_with(
+    tx: &mut Tx<'_>,
+    messages: Vec<Prepared<'_>>,
+    requests: &Requests<'_>,
+) -> Result<(), sqlx::Error> {
+    // Mail comes one by one, from requests of the same kind: the texts for that are few, and each is one step.
+    let alike = requests.is_empty() || requests.len() == messages.len();
+    if !alike || requests.len() > LARGEST {
+        insert(tx.connection, &REQUEST, requests, bind_request).await?;
+    }
+    let together = if alike && requests.len() <= LARGEST {
+        requests
+    } else {
+        &[]
+    };
     if messages.is_empty() {
         return Ok(());
     }
@@ -277,9 +305,22 @@ pub(super) async fn store(tx: &mut Tx<'_>, messages: Vec<Prepared<'_>>) -> Resul
         }
         record(tx, *seq, message);
     }
-    insert_messages(tx, &messages).await?;
-    insert_recipients(tx, &recipients).await?;
-    insert_chunks(tx, &chunks).await?;
+    let count = messages.len();
+    let alike = recipients.len() == count && chunks.len() == count;
+    if alike && count <= LARGEST && chunks.iter().all(Chunk::is_small) {
+        let mut script = Script::default();
+        script
+            .rows(&REQUEST, together, bind_request)
+            .rows(&MESSAGE, &messages, bind_message)
+            .rows(&RECIPIENT, &recipients, bind_recipient)
+            .rows(&CHUNKS, &chunks, bind_chunk);
+        script.run(tx.connection).await?;
+    } else {
+        insert(tx.connection, &REQUEST, together, bind_request).await?;
+        insert(tx.connection, &MESSAGE, &messages, bind_message).await?;
+        insert(tx.connection, &RECIPIENT, &recipients, bind_recipient).await?;
+        insert_chunks(tx, &chunks).await?;
+    }
     if !spooled.is_empty() {
         sqlx::query("DELETE FROM spool WHERE body IN (SELECT value FROM json_each(?1))")
             .bind(rows::json(&spooled)?)
@@ -310,53 +351,37 @@ fn record(tx: &mut Tx<'_>, seq: i64, message: &NewMessage) {
     }
 }
 
-async fn insert_messages(tx: &mut Tx<'_>, messages: &[Prepared<'_>]) -> Result<(), sqlx::Error> {
-    insert(
-        tx.connection,
-        &MESSAGE,
-        messages,
-        |values, Prepared { seq, body, message }| {
-            values
-                .add(*seq)
-                .add(&message.id.to_bytes()[..])
-                .add(message.sender.to_string())
-                .add(rows::integer(message.facts.size))
-                .add(rows::integer(message.facts.longest_line))
-                .add(rows::flags(&message.facts))
-                .add(i64::from(message.priority))
-                .add(message.origin.as_str())
-                .add(message.origin_id.as_deref())
-                .add(rows::millis(message.accepted))
-                .add(*body);
-        },
-    )
-    .await
+fn bind_message(script: &mut Script, Prepared { seq, body, message }: &Prepared<'_>) {
+    script
+        .add(*seq)
+        .add(&message.id.to_bytes()[..])
+        .add(message.sender.to_string())
+        .add(rows::integer(message.facts.size))
+        .add(rows::integer(message.facts.longest_line))
+        .add(rows::flags(&message.facts))
+        .add(i64::from(message.priority))
+        .add(message.origin.as_str())
+        .add(message.origin_id.as_deref())
+        .add(rows::millis(message.accepted))
+        .add(*body);
 }
 
-async fn insert_recipients(
-    tx: &mut Tx<'_>,
-    recipients: &[(i64, i64, &NewMessage, &NewRecipient)],
-) -> Result<(), sqlx::Error> {
-    insert(
-        tx.connection,
-        &RECIPIENT,
-        recipients,
-        |values, (id, seq, message, recipient)| {
-            let held = message.hold.is_some();
-            let status = if held { Status::Held } else { Status::Queued };
-            values
-                .add(*id)
-                .add(*seq)
-                .add(recipient.recipient.to_string())
-                .add(recipient.destination.as_str())
-                .add(-i64::from(message.priority))
-                .add(rows::status_number(status))
-                .add((!held).then(|| rows::millis(recipient.due)))
-                .add(rows::millis(recipient.expires))
-                .add(0_i64)
-                .add((!held).then_some("new"))
-                .add(message.hold.as_deref().map(rows::line));
-        },
-    )
-    .await
+fn bind_recipient(
+    script: &mut Script,
+    (id, seq, message, recipient): &(i64, i64, &NewMessage, &NewRecipient),
+) {
+    let held = message.hold.is_some();
+    let status = if held { Status::Held } else { Status::Queued };
+    script
+        .add(*id)
+        .add(*seq)
+        .add(recipient.recipient.to_string())
+        .add(recipient.destination.as_str())
+        .add(-i64::from(message.priority))
+        .add(rows::status_number(status))
+        .add((!held).then(|| rows::millis(recipient.due)))
+        .add(rows::millis(recipient.expires))
+        .add(0_i64)
+        .add((!held).then_some("new"))
+        .add(message.hold.as_deref().map(rows::line));
 }

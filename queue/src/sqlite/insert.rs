@@ -1,12 +1,13 @@
-//! Many rows in few statements.
+//! Many rows in few statements, and few statements in one step.
 //!
-//! A statement costs 10 to 20 µs on its way through sqlx's thread whatever it does, so rows of one table go together. The
-//! statements come in sizes that are powers of two: seven texts per table, all of them prepared once and kept.
+//! A step costs 10 to 20 µs on its way through sqlx's thread whatever it does, so rows of one table go together in one statement,
+//! and statements that need no answer go together in one text. There is one text for each number of rows up to [`LARGEST`], all
+//! of them prepared once and kept.
 
 use sqlx::{AssertSqlSafe, Encode, Sqlite, SqliteConnection, Type, sqlite::SqliteArguments};
 
 /// The most rows in one statement.
-const LARGEST: usize = 64;
+pub(super) const LARGEST: usize = 32;
 
 /// A table and its columns in the order in which they are bound.
 pub(super) struct Table {
@@ -15,14 +16,25 @@ pub(super) struct Table {
     pub(super) suffix: &'static str,
 }
 
-/// Collects one statement's values.
+/// Statements that are run one after the other in one step; the first that fails ends it.
 #[derive(Default)]
-pub(super) struct Values {
+pub(super) struct Script {
+    text: String,
     arguments: SqliteArguments,
     error: Option<sqlx::Error>,
 }
 
-impl Values {
+impl Script {
+    /// Adds a statement whose parameters, all of them plain `?`, are [added](Script::add) next.
+    pub(super) fn statement(&mut self, text: &str) -> &mut Self {
+        if !self.text.is_empty() {
+            self.text.push(';');
+        }
+        self.text.push_str(text);
+        self
+    }
+
+    /// Adds a parameter.
     pub(super) fn add<'t, T: Encode<'t, Sqlite> + Type<Sqlite>>(&mut self, value: T) -> &mut Self {
         if let Err(error) = sqlx::Arguments::add(&mut self.arguments, value) {
             self.error = Some(sqlx::Error::Encode(error));
@@ -30,41 +42,45 @@ impl Values {
         self
     }
 
-    fn finish(self) -> Result<SqliteArguments, sqlx::Error> {
-        self.error.map_or(Ok(self.arguments), Err)
+    /// Adds the insertion of rows, each bound by `bind`; of more than [`LARGEST`] only for what [`insert`] is not.
+    pub(super) fn rows<T>(&mut self, table: &Table, rows: &[T], bind: impl Fn(&mut Self, &T)) -> &mut Self {
+        if !rows.is_empty() {
+            let row = format!("({})", vec!["?"; table.columns].join(","));
+            let values = vec![row; rows.len()].join(",");
+            self.statement(&format!(
+                "INSERT INTO {} VALUES {values} {}",
+                table.into, table.suffix
+            ));
+            rows.iter().for_each(|row| bind(self, row));
+        }
+        self
+    }
+
+    /// Runs what was added.
+    pub(super) async fn run(self, connection: &mut SqliteConnection) -> Result<(), sqlx::Error> {
+        if let Some(error) = self.error {
+            return Err(error);
+        }
+        if !self.text.is_empty() {
+            sqlx::query_with(AssertSqlSafe(self.text), self.arguments)
+                .execute(connection)
+                .await?;
+        }
+        Ok(())
     }
 }
 
-/// Inserts rows, each bound by `bind`.
+/// Inserts any number of rows, each bound by `bind`.
 pub(super) async fn insert<T>(
     connection: &mut SqliteConnection,
     table: &Table,
-    mut rows: &[T],
-    bind: impl Fn(&mut Values, &T),
+    rows: &[T],
+    bind: impl Fn(&mut Script, &T),
 ) -> Result<(), sqlx::Error> {
-    while !rows.is_empty() {
-        let size = if rows.len() >= LARGEST {
-            LARGEST
-        } else {
-            1 << rows.len().ilog2()
-        };
-        let (now, later) = rows.split_at(size);
-        let mut values = Values::default();
-        now.iter().for_each(|row| bind(&mut values, row));
-        sqlx::query_with(AssertSqlSafe(text(table, size)), values.finish()?)
-            .execute(&mut *connection)
-            .await?;
-        rows = later;
+    for group in rows.chunks(LARGEST) {
+        let mut script = Script::default();
+        script.rows(table, group, &bind);
+        script.run(connection).await?;
     }
     Ok(())
-}
-
-fn text(table: &Table, rows: usize) -> String {
-    let row = format!("({})", vec!["?"; table.columns].join(","));
-    format!(
-        "INSERT INTO {} VALUES {} {}",
-        table.into,
-        vec![row; rows].join(","),
-        table.suffix
-    )
 }

@@ -89,6 +89,7 @@ impl SqliteStore {
             spools: HashMap::new(),
             orphans,
             written: 0,
+            allowance: room::Allowance::default(),
             failing: false,
         };
         tokio::spawn(writer.run());

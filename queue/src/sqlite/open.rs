@@ -26,7 +26,7 @@ fn options(path: &Path) -> SqliteConnectOptions {
     SqliteConnectOptions::new()
         .filename(path)
         .busy_timeout(BUSY)
-        .statement_cache_capacity(256)
+        .statement_cache_capacity(512)
         .disable_statement_logging()
         .pragma("temp_store", "MEMORY")
 }

@@ -3,7 +3,12 @@
 //! Handing mail on is what makes room again, and it needs some itself: leases and outcomes grow the write-ahead log, and emptying
 //! the log may grow the database by as much as the log holds. So new mail is refused while there is still room for that.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use lightpost_clock::Instant;
 
 /// What leases, outcomes and notifications may need at once, beside the log.
 const RESERVE: u64 = 8 * 1024 * 1024;
@@ -24,6 +29,41 @@ impl Room {
             .saturating_add(self.log)
             .saturating_add(octets.saturating_mul(2));
         self.free >= needed
+    }
+
+    /// Octets of new mail that may come before the next look: an eighth of what there is room for, as others write too.
+    const fn allowance(self) -> u64 {
+        self.free.saturating_sub(RESERVE).saturating_sub(self.log) / 16
+    }
+}
+
+/// How long a look at a disk with plenty of room is believed.
+const BELIEVED: Duration = Duration::from_millis(100);
+
+/// What the last look leaves to be written without another one.
+#[derive(Debug, Default)]
+pub(super) struct Allowance(Option<(Instant, u64)>);
+
+impl Allowance {
+    /// Takes `octets` from it; whether they were there.
+    pub(super) fn take(&mut self, octets: u64, now: Instant) -> bool {
+        match &mut self.0 {
+            Some((looked, left)) if now.duration_since(*looked) < BELIEVED && *left >= octets => {
+                *left -= octets;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Renews it.
+    pub(super) fn renew(&mut self, room: Room, now: Instant) {
+        self.0 = Some((now, room.allowance()));
+    }
+
+    /// Makes the next question a look.
+    pub(super) fn clear(&mut self) {
+        self.0 = None;
     }
 }
 
@@ -67,6 +107,24 @@ mod tests {
         ] {
             assert_eq!(Room { free, log }.fits(octets), fits, "{free} {log} {octets}");
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_allowance_ends_with_its_octets_and_its_time() {
+        let clock = lightpost_clock::Clock::runtime(jiff::Timestamp::UNIX_EPOCH);
+        let mut allowance = Allowance::default();
+        assert!(!allowance.take(0, clock.instant()));
+        let room = Room {
+            free: RESERVE + 1600,
+            log: 0,
+        };
+        allowance.renew(room, clock.instant());
+        assert!(allowance.take(60, clock.instant()));
+        assert!(!allowance.take(60, clock.instant()));
+        assert!(allowance.take(40, clock.instant()));
+        allowance.renew(room, clock.instant());
+        clock.sleep(BELIEVED).await;
+        assert!(!allowance.take(1, clock.instant()));
     }
 
     #[tokio::test]

@@ -6,12 +6,11 @@
 use std::collections::{BTreeSet, HashMap, hash_map::Entry};
 
 use jiff::Timestamp;
-use serde_json::json;
 use sqlx::{Row, SqliteConnection, sqlite::SqliteRow};
 use ulid::Ulid;
 
 use super::{
-    insert::{Table, insert},
+    insert::{LARGEST, Script, Table, insert},
     rows::{self, is_done, status_number},
 };
 use crate::{RecipientId, Status};
@@ -91,15 +90,18 @@ const LOAD: &str = "SELECT r.id, r.message, r.status, r.due, r.attempts, r.reaso
 
 const STORE: &str = "UPDATE recipient SET status = j.value ->> 1, due = j.value ->> 2, attempts = j.value ->> 3, \
     reason = j.value ->> 4, owner = j.value ->> 5, exchange = unhex(j.value ->> 6), remote = j.value ->> 7, \
-    detail = j.value ->> 8 FROM json_each(?1) AS j WHERE recipient.id = j.value ->> 0";
+    detail = j.value ->> 8 FROM json_each(?) AS j WHERE recipient.id = j.value ->> 0";
 
-const FINISH: &str = "UPDATE message SET done = j.value ->> 1 FROM json_each(?1) AS j \
+const FINISH: &str = "UPDATE message SET done = j.value ->> 1 FROM json_each(?) AS j \
     WHERE message.seq = j.value ->> 0 AND message.done IS NULL \
     AND NOT EXISTS (SELECT 1 FROM recipient AS r WHERE r.message = message.seq AND r.status < 4)";
 
-const LEDGER: &str = "UPDATE ledger SET message = ?1, recipient = ?2, spool = ?3, event = ?4, checks = checks + ?5, \
-    open = open + ?6, queued = queued + ?7, held = held + ?8, leased = leased + ?9, awaiting = awaiting + ?10, \
-    delivered = delivered + ?11, failed = failed + ?12, expired = expired + ?13, cancelled = cancelled + ?14";
+/// Behind [`FINISH`]: the messages that it changed are open no more.
+const FINISHED: &str = "UPDATE ledger SET open = open - changes()";
+
+const LEDGER: &str = "UPDATE ledger SET message = ?, recipient = ?, spool = ?, event = ?, checks = checks + ?, \
+    open = open + ?, queued = queued + ?, held = held + ?, leased = leased + ?, awaiting = awaiting + ?, \
+    delivered = delivered + ?, failed = failed + ?, expired = expired + ?, cancelled = cancelled + ?";
 
 impl<'a> Tx<'a> {
     /// Takes the write lock and reads the ledger.
@@ -135,24 +137,18 @@ impl<'a> Tx<'a> {
 
     /// Writes what was collected and commits: the one sync of the batch.
     pub(super) async fn commit(mut self) -> Result<Committed, sqlx::Error> {
-        self.flush().await?;
         let events = std::mem::take(&mut self.events);
         let first = self.ids.event;
         self.ids.event += rows::integer(events.len() as u64);
         let numbered: Vec<(i64, Event)> = (first + 1..).zip(events).collect();
-        insert(self.connection, &EVENT, &numbered, |values, (id, event)| {
-            values
-                .add(event.message)
-                .add(*id)
-                .add(event.recipient)
-                .add(rows::millis(event.at))
-                .add(event.kind)
-                .add(event.remote.as_deref())
-                .add(event.detail.as_str());
-        })
-        .await?;
-        self.write_ledger().await?;
-        sqlx::query("COMMIT").execute(&mut *self.connection).await?;
+        let (last, rest) = numbered.split_at(numbered.len().min(LARGEST));
+        insert(self.connection, &EVENT, rest, bind_event).await?;
+        let mut script = Script::default();
+        self.write_changes(&mut script)?;
+        script.rows(&EVENT, last, bind_event);
+        self.write_ledger(&mut script);
+        script.statement("COMMIT");
+        script.run(self.connection).await?;
         Ok(Committed {
             spools: self.spools,
             abandoned: self.abandoned,
@@ -160,19 +156,18 @@ impl<'a> Tx<'a> {
         })
     }
 
-    async fn write_ledger(&mut self) -> Result<(), sqlx::Error> {
-        let mut query = sqlx::query(LEDGER)
-            .bind(self.ids.message)
-            .bind(self.ids.recipient)
-            .bind(self.ids.spool)
-            .bind(self.ids.event)
-            .bind(self.checks)
-            .bind(self.open);
+    fn write_ledger(&self, script: &mut Script) {
+        script
+            .statement(LEDGER)
+            .add(self.ids.message)
+            .add(self.ids.recipient)
+            .add(self.ids.spool)
+            .add(self.ids.event)
+            .add(self.checks)
+            .add(self.open);
         for count in self.counts {
-            query = query.bind(count);
+            script.add(count);
         }
-        query.execute(&mut *self.connection).await?;
-        Ok(())
     }
 
     /// Adds a line to the history.
@@ -250,6 +245,12 @@ impl<'a> Tx<'a> {
 
     /// Writes changed recipients, so that queries see them.
     pub(super) async fn flush(&mut self) -> Result<(), sqlx::Error> {
+        let mut script = Script::default();
+        self.write_changes(&mut script)?;
+        script.run(self.connection).await
+    }
+
+    fn write_changes(&mut self, script: &mut Script) -> Result<(), sqlx::Error> {
         if self.changed.is_empty() {
             return Ok(());
         }
@@ -257,30 +258,26 @@ impl<'a> Tx<'a> {
         for id in std::mem::take(&mut self.changed) {
             if let Some(r) = self.recipients.get(&id) {
                 let exchange = r.exchange.map(rows::hex);
-                all.push(json!([
+                all.push((
                     id,
                     status_number(r.status),
                     r.due,
                     r.attempts,
-                    r.reason,
-                    r.owner,
+                    r.reason.as_deref(),
+                    r.owner.as_deref(),
                     exchange,
-                    r.remote,
-                    r.detail
-                ]));
+                    r.remote.as_deref(),
+                    r.detail.as_deref(),
+                ));
             }
         }
-        sqlx::query(STORE)
-            .bind(rows::json(&all)?)
-            .execute(&mut *self.connection)
-            .await?;
+        script.statement(STORE).add(rows::json(&all)?);
         if !self.finished.is_empty() {
             let finished: Vec<(i64, i64)> = std::mem::take(&mut self.finished).into_iter().collect();
-            let done = sqlx::query(FINISH)
-                .bind(rows::json(&finished)?)
-                .execute(&mut *self.connection)
-                .await?;
-            self.open -= rows::integer(done.rows_affected());
+            script
+                .statement(FINISH)
+                .add(rows::json(&finished)?)
+                .statement(FINISHED);
         }
         Ok(())
     }
@@ -297,4 +294,15 @@ pub(super) struct Committed {
     pub(super) spools: HashMap<i64, Option<Spool>>,
     pub(super) abandoned: Vec<i64>,
     pub(super) wake: bool,
+}
+
+fn bind_event(script: &mut Script, (id, event): &(i64, Event)) {
+    script
+        .add(event.message)
+        .add(*id)
+        .add(event.recipient)
+        .add(rows::millis(event.at))
+        .add(event.kind)
+        .add(event.remote.as_deref())
+        .add(event.detail.as_str());
 }

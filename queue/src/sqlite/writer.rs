@@ -98,6 +98,8 @@ pub(super) struct Writer {
     /// Bodies to be removed when there is time.
     pub(super) orphans: Vec<i64>,
     pub(super) written: usize,
+    /// What may be written before the disk is looked at again.
+    pub(super) allowance: room::Allowance,
     /// Whether a fault of disk or file was told and new mail could not be stored since: one line per fault, not per mail.
     pub(super) failing: bool,
 }
@@ -174,6 +176,7 @@ impl Writer {
             Vec::new()
         };
         if !error::is_logical(&fault) {
+            self.allowance.clear();
             if !std::mem::replace(&mut self.failing, true) {
                 tracing::error!(error = %store, "the queue could not write");
             }
@@ -220,10 +223,14 @@ impl Writer {
 
     /// Whether the disk has room for new mail; a long write-ahead log is emptied before the answer is no.
     async fn has_room(&mut self, octets: u64) -> bool {
+        if self.allowance.take(octets, self.clock.instant()) {
+            return true;
+        }
         let Some(room) = room::look(&self.path).await else {
             return true;
         };
         if room.fits(octets) {
+            self.allowance.renew(room, self.clock.instant());
             return true;
         }
         if room.log > 0 && room.free > room.log {
