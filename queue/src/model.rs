@@ -152,6 +152,8 @@ pub struct ClaimedMessage {
     pub origin: String,
     /// The peer's exchange id, or the caller's key.
     pub origin_id: Option<String>,
+    /// The whole body, where it is small; otherwise [`crate::Store::read_body`] has it.
+    pub content: Option<Bytes>,
     /// The leased recipients.
     pub recipients: Vec<ClaimedRecipient>,
 }
@@ -182,6 +184,8 @@ pub struct OpenExchange {
     pub gateway: String,
     /// All recipients that it carried.
     pub recipients: Vec<RecipientId>,
+    /// The name that its object says EHLO with, so that a repeat is the same object; empty where it was not kept.
+    pub name: String,
     /// When it was first begun.
     pub begun: Timestamp,
     /// Until when a reply was awaited.
@@ -199,6 +203,8 @@ pub struct NewExchange {
     pub gateway: String,
     /// SHA-256 over the Batch SMTP object.
     pub digest: [u8; 32],
+    /// The name that the object says EHLO with.
+    pub name: String,
     /// The recipients that it carries; they become `awaiting`.
     pub recipients: Vec<RecipientId>,
     /// Until when a reply is awaited.

@@ -13,7 +13,7 @@ use std::{
 };
 
 use jiff::Timestamp;
-use lightpost_clock::add;
+use lightpost_clock::{Clock, add};
 use lightpost_queue::schedule::Policy;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
@@ -66,9 +66,13 @@ struct Health {
     probing: bool,
 }
 
+/// How long somebody who may send one exchange waits for the right to send more together with it.
+const LINGER: Duration = Duration::from_millis(3);
+
 /// One gateway.
 #[derive(Debug)]
 pub(crate) struct Gateway {
+    concurrency: usize,
     permits: Arc<Semaphore>,
     health: Mutex<Health>,
     changed: Notify,
@@ -88,6 +92,7 @@ impl Drop for Probe {
 impl Gateway {
     fn new(concurrency: usize) -> Self {
         Self {
+            concurrency,
             permits: Arc::new(Semaphore::new(concurrency)),
             health: Mutex::default(),
             changed: Notify::new(),
@@ -162,9 +167,18 @@ impl Gateway {
         self.changed.notified().await;
     }
 
-    /// Waits for the right to send one exchange, and takes as many more as are free, `most` in all.
-    pub(crate) async fn permit(&self, most: usize) -> Option<OwnedSemaphorePermit> {
+    /// Waits for the right to send one exchange, a moment for more, and takes as many as are free then, `most` in all.
+    pub(crate) async fn permit(&self, most: usize, clock: &Clock) -> Option<OwnedSemaphorePermit> {
         let mut permit = self.permits.clone().acquire_owned().await.ok()?;
+        // Replies come close together: with a quarter of the places one commit serves many.
+        let quarter = most.min(self.concurrency / 4).saturating_sub(1);
+        if let Ok(quarter @ 1..) = u32::try_from(quarter) {
+            let more = self.permits.clone().acquire_many_owned(quarter);
+            if let Ok(Ok(more)) = clock.timeout(LINGER, more).await {
+                permit.merge(more);
+            }
+        }
+        let most = most.saturating_sub(permit.num_permits().saturating_sub(1));
         if let Some(more) = self.more(most.saturating_sub(1)) {
             permit.merge(more);
         }

@@ -34,19 +34,21 @@ pub(crate) struct Ready {
     pub(crate) zstd: bool,
 }
 
-/// Reads a body and makes the object of it.
+/// Makes the object of a body, which is read where it did not come along.
 pub(crate) async fn build(
     store: &Arc<dyn Store>,
     name: &str,
     envelope: &Envelope,
-    body: BodyId,
+    body: (BodyId, Option<Bytes>),
     facts: &BodyFacts,
     encoding: Encoding,
 ) -> io::Result<Ready> {
     let start = head(name, envelope, facts);
+    let (body, content) = body;
     let source = Source {
         store: store.clone(),
         body,
+        content,
         head: start.into(),
         size: facts.size,
         zstd: encoding == Encoding::Zstd,
@@ -132,6 +134,8 @@ impl Object for Streamed {
 struct Source {
     store: Arc<dyn Store>,
     body: BodyId,
+    /// The whole body, where it came along.
+    content: Option<Bytes>,
     head: Bytes,
     size: u64,
     zstd: bool,
@@ -176,8 +180,13 @@ impl Reading {
                 Ok(Some(self.source.head.clone()))
             }
             Part::Body if self.offset < self.source.size => {
-                let read = self.source.store.read_body(self.source.body, self.offset).await;
-                let chunk = read.map_err(io::Error::other)?;
+                let chunk = match &self.source.content {
+                    Some(content) => content.clone(),
+                    None => {
+                        let read = self.source.store.read_body(self.source.body, self.offset).await;
+                        read.map_err(io::Error::other)?
+                    }
+                };
                 if chunk.is_empty() {
                     let (offset, size) = (self.offset, self.source.size);
                     return Err(io::Error::other(format!(

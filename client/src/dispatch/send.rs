@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
+use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use jiff::Timestamp;
 use lightpost_clock::add;
@@ -31,6 +32,8 @@ const OUTCOME: Duration = Duration::from_secs(60);
 pub(crate) struct Job {
     original: Arc<Original>,
     facts: BodyFacts,
+    /// The whole body, where it came along with the claim.
+    content: Option<Bytes>,
     priority: i8,
     group: Group,
     /// Held until the outcome is known.
@@ -43,6 +46,8 @@ pub(crate) struct Leaving {
     job: Job,
     exchange: Exchange,
     digest: [u8; 32],
+    /// What the object says EHLO with.
+    name: String,
     until: Timestamp,
 }
 
@@ -56,6 +61,7 @@ impl Job {
         Self {
             original,
             facts: message.facts,
+            content: message.content.clone(),
             priority: message.priority,
             group,
             permit,
@@ -126,11 +132,17 @@ impl Shared {
     pub(crate) async fn prepare(&self, job: Job) -> Option<Leaving> {
         let settings = self.config.paths.get(&job.group.path)?;
         let envelope = job.envelope();
+        let repeats = job.group.repeats.as_ref();
+        // A repeat is the same object to the octet, even where the agent was given another name since.
+        let name = repeats
+            .map(|open| open.name.clone())
+            .filter(|name| !name.is_empty())
+            .unwrap_or_else(|| self.config.name.clone());
         let built = object::build(
             &self.store,
-            &self.config.name,
+            &name,
             &envelope,
-            job.original.body,
+            (job.original.body, job.content.clone()),
             &job.facts,
             settings.encoding,
         )
@@ -173,6 +185,7 @@ impl Shared {
         Some(Leaving {
             until: add(now, settings.reply(job.facts.size)),
             digest: ready.digest,
+            name,
             exchange,
             job,
         })
@@ -188,6 +201,7 @@ impl Shared {
             message: one.job.original.id,
             gateway: one.exchange.gateway.to_string(),
             digest: one.digest,
+            name: one.name.clone(),
             recipients: one.job.group.recipients.iter().map(|one| one.id).collect(),
             // Until then the outcome comes from the transport, which gives up at `until`.
             until: add(one.until, OUTCOME),

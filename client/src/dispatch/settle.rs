@@ -133,14 +133,15 @@ impl Settler {
             let sender = &original.sender.path;
             tracing::warn!(message = %original.id, %to, from = %sender, detail = fate.detail, "mail is given up");
         }
-        if original.sender.path == ReversePath::Null {
-            let postmaster = &self.config.local.postmaster;
-            tracing::warn!(message = %original.id, %postmaster, "the mail has no reverse-path, nobody is notified");
-            return None;
-        }
+        let local = &self.config.local;
+        let concerned = |fate: &Fate| {
+            let recipient = &fate.recipient.recipient;
+            dsn::wanted(&original.sender, recipient, Action::Failed)
+                || dsn::concerns_postmaster(&original.sender, recipient, &local.postmaster)
+        };
         let statuses: Vec<RecipientStatus> = dead
             .iter()
-            .filter(|fate| dsn::wanted(&original.sender, &fate.recipient.recipient, Action::Failed))
+            .filter(|fate| concerned(fate))
             .map(|fate| status(fate, verdict.at))
             .collect();
         if statuses.is_empty() {
@@ -159,7 +160,7 @@ impl Settler {
         let full = original.sender.parameters.ret == Some(Ret::Full) && original.size <= FULL;
         let returned = self.returned(original, full).await;
         let id = crate::ids::new(now);
-        let (recipient, body) = dsn::write(&Notification {
+        let notification = Notification {
             reporting_mta: &self.config.name,
             from: &from,
             original: &original.sender,
@@ -169,7 +170,9 @@ impl Settler {
             returned_full: full,
             now,
             id: &id.to_string(),
-        })?;
+        };
+        let (recipient, body) = dsn::write(&notification)
+            .unwrap_or_else(|| dsn::write_to_postmaster(&notification, &self.config.local.postmaster));
         Some(self.message(id, recipient, &body, original, now))
     }
 

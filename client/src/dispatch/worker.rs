@@ -219,7 +219,7 @@ impl Shared {
             if !full.is_empty() {
                 let waits = full
                     .iter()
-                    .map(|(_, gateway)| gateway.permit(settings.batch).boxed());
+                    .map(|(_, gateway)| gateway.permit(settings.batch, &self.clock).boxed());
                 let (permit, which, _) = select_all(waits).await;
                 let Some((permit, (hop, gateway))) = permit.zip(full.get(which)) else {
                     return Found::End;

@@ -126,6 +126,7 @@ pub(crate) fn exchange(number: u128, message: &ClaimedMessage, until: Timestamp)
         message: message.id,
         gateway: "https://gw.moon.example/".to_owned(),
         digest: [7; 32],
+        name: "relay.earth.example".to_owned(),
         recipients: message.recipients.iter().map(|recipient| recipient.id).collect(),
         until,
     }

@@ -5,11 +5,12 @@
 
 use std::collections::{HashMap, HashSet};
 
+use bytes::Bytes;
 use sqlx::{Row, sqlite::SqliteRow};
 use ulid::Ulid;
 
 use super::{
-    rows,
+    enqueue, rows,
     tx::{Event, Tx},
 };
 use crate::{BodyId, ClaimedMessage, ClaimedRecipient, OpenExchange, RecipientId, Status};
@@ -23,25 +24,30 @@ pub(super) struct Request {
     pub(super) limit: usize,
 }
 
-/// The ranks of a destination, best first.
-pub(super) const RANKS: &str = "WITH RECURSIVE ranks (rank) AS (\
+/// What is due, rank by rank, best first, and within a rank what has been due longest. SQLite does the outer loop in the order in which
+/// the ranks are found, the inner one in the order of the index; an ORDER BY would read everything that is due to sort it.
+pub(super) const FRONT: &str = "WITH RECURSIVE ranks (rank) AS (\
     SELECT (SELECT min(rank) FROM recipient WHERE destination = ?1 AND due IS NOT NULL) \
     UNION ALL SELECT (SELECT min(rank) FROM recipient WHERE destination = ?1 AND due IS NOT NULL AND rank > ranks.rank) \
-    FROM ranks WHERE ranks.rank IS NOT NULL) SELECT rank FROM ranks WHERE rank IS NOT NULL";
-
-/// What is due in one rank, longest due first.
-pub(super) const FRONT: &str =
-    "SELECT message FROM recipient WHERE destination = ?1 AND rank = ?2 AND due <= ?3 ORDER BY due LIMIT ?4";
+    FROM ranks WHERE ranks.rank IS NOT NULL) \
+    SELECT r.message FROM ranks CROSS JOIN recipient AS r \
+    ON r.destination = ?1 AND r.rank = ranks.rank AND r.due <= ?2 LIMIT ?3";
 
 /// All due recipients of the chosen messages.
 pub(super) const DUE: &str = "SELECT r.id, r.message, r.status, r.due, r.attempts, r.reason, r.owner, r.exchange, r.remote, \
     r.detail, r.argument, r.destination, r.expires \
     FROM json_each(?1) AS j CROSS JOIN recipient AS r ON r.message = j.value WHERE r.due <= ?2 ORDER BY r.id";
 
+/// With the first chunk of a small body (`?2` octets at most), which then is all of it. `<< 20` is [`enqueue::CHUNK_BITS`].
 pub(super) const MESSAGES: &str = "SELECT m.seq, m.id, m.sender, m.size, m.longest_line, m.flags, m.priority, m.origin, \
-    m.origin_id, m.accepted, m.body FROM json_each(?1) AS j CROSS JOIN message AS m ON m.seq = j.value";
+    m.origin_id, m.accepted, m.body, c.data FROM json_each(?1) AS j CROSS JOIN message AS m ON m.seq = j.value \
+    LEFT JOIN chunk AS c ON c.key = m.body << 20 AND m.size <= ?2";
 
-pub(super) const EXCHANGES: &str = "SELECT e.id, e.gateway, e.recipients, e.begun, e.until \
+/// Bodies up to this size come along with a claim: reading each by itself costs more than all the rest of it.
+const SMALL: i64 = 16 * 1024;
+const _: () = assert!(enqueue::CHUNK_BITS == 20);
+
+pub(super) const EXCHANGES: &str = "SELECT e.id, e.gateway, e.name, e.recipients, e.begun, e.until \
     FROM json_each(?1) AS j CROSS JOIN exchange AS e ON e.id = unhex(j.value) WHERE e.closed IS NULL";
 
 /// Leases what is due.
@@ -60,6 +66,7 @@ pub(super) async fn claim(tx: &mut Tx<'_>, request: &Request) -> Result<Vec<Clai
     let exchanges = open_exchanges(tx, &due).await?;
     let rows = sqlx::query(MESSAGES)
         .bind(&list)
+        .bind(SMALL)
         .fetch_all(&mut *tx.connection)
         .await?;
     let mut messages: HashMap<i64, Result<ClaimedMessage, String>> = HashMap::new();
@@ -81,7 +88,6 @@ pub(super) async fn claim(tx: &mut Tx<'_>, request: &Request) -> Result<Vec<Clai
             (None, Ok(_)) => {}
         }
     }
-    tx.flush().await?;
     let order = chosen.iter().filter_map(|seq| messages.remove(seq)?.ok());
     Ok(order.filter(|message| !message.recipients.is_empty()).collect())
 }
@@ -111,26 +117,17 @@ fn hold(tx: &mut Tx<'_>, id: i64, message: i64, fault: &str) {
 }
 
 async fn choose(tx: &mut Tx<'_>, request: &Request) -> Result<Vec<i64>, sqlx::Error> {
-    let ranks: Vec<i64> = sqlx::query_scalar(RANKS)
+    let front: Vec<i64> = sqlx::query_scalar(FRONT)
         .bind(&request.destination)
+        .bind(request.now)
+        .bind(rows::integer(request.limit as u64))
         .fetch_all(&mut *tx.connection)
         .await?;
-    let (mut chosen, mut seen) = (Vec::new(), HashSet::new());
-    for rank in ranks {
-        let room = request.limit.saturating_sub(chosen.len());
-        if room == 0 {
-            break;
-        }
-        let front: Vec<i64> = sqlx::query_scalar(FRONT)
-            .bind(&request.destination)
-            .bind(rank)
-            .bind(request.now)
-            .bind(rows::integer(room as u64))
-            .fetch_all(&mut *tx.connection)
-            .await?;
-        chosen.extend(front.into_iter().filter(|message| seen.insert(*message)));
-    }
-    Ok(chosen)
+    let mut seen = HashSet::new();
+    Ok(front
+        .into_iter()
+        .filter(|message| seen.insert(*message))
+        .collect())
 }
 
 fn lease(tx: &mut Tx<'_>, request: &Request, id: i64) {
@@ -186,6 +183,7 @@ pub(super) fn open_exchange(row: &SqliteRow) -> Result<OpenExchange, sqlx::Error
     Ok(OpenExchange {
         id: rows::ulid(row.try_get("id")?)?,
         gateway: row.try_get("gateway")?,
+        name: row.try_get("name")?,
         recipients: serde_json::from_str(recipients)
             .map_err(|error| super::error::undecodable("exchange.recipients", error))?,
         begun: rows::time(row.try_get("begun")?)?,
@@ -204,6 +202,14 @@ fn claimed(row: &SqliteRow) -> Result<ClaimedMessage, sqlx::Error> {
         accepted: rows::time(row.try_get("accepted")?)?,
         origin: row.try_get("origin")?,
         origin_id: row.try_get("origin_id")?,
+        content: content(row)?,
         recipients: Vec::new(),
     })
+}
+
+/// The body, where the row has all of it.
+fn content(row: &SqliteRow) -> Result<Option<Bytes>, sqlx::Error> {
+    let (data, size): (Option<&[u8]>, i64) = (row.try_get("data")?, row.try_get("size")?);
+    let whole = data.filter(|data| rows::integer(data.len() as u64) == size);
+    Ok(whole.map(Bytes::copy_from_slice))
 }

@@ -314,7 +314,7 @@ async fn store_with(
             .rows(&MESSAGE, &messages, bind_message)
             .rows(&RECIPIENT, &recipients, bind_recipient)
             .rows(&CHUNKS, &chunks, bind_chunk);
-        script.run(tx.connection).await?;
+        tx.defer(script, count).await?;
     } else {
         insert(tx.connection, &REQUEST, together, bind_request).await?;
         insert(tx.connection, &MESSAGE, &messages, bind_message).await?;

@@ -8,7 +8,7 @@ use ulid::Ulid;
 
 use super::{
     Refused,
-    insert::{Table, insert},
+    insert::{LARGEST, Script, Table, insert},
     rows::{self, is_done, millis},
     tx::{COLUMNS, Event, Recipient, Tx},
 };
@@ -21,15 +21,14 @@ pub(super) const RESUME: &str = "SELECT r.id, r.message, r.status, r.due, r.atte
     r.detail FROM recipient AS r WHERE r.status = 3 AND r.status IN (1, 3, 5, 6, 7) LIMIT ?1";
 
 const EXCHANGE: Table = Table {
-    into: "exchange (id, message, gateway, digest, recipients, begun, until)",
-    columns: 7,
+    into: "exchange (id, message, gateway, digest, name, recipients, begun, until)",
+    columns: 8,
     suffix: "ON CONFLICT (id) DO UPDATE SET until = excluded.until, closed = NULL",
 };
 const CLOSE: &str = "UPDATE exchange SET closed = ?2 WHERE id IN (SELECT unhex(value) FROM json_each(?1))";
 const PROLONG: &str = "UPDATE exchange SET until = j.value ->> 1 FROM json_each(?1) AS j WHERE exchange.id = unhex(j.value ->> 0)";
 const BY_ID: &str =
     "SELECT j.value AS hex, m.seq FROM json_each(?1) AS j CROSS JOIN message AS m ON m.id = unhex(j.value)";
-const BEGUN: &str = "SELECT e.id FROM json_each(?1) AS j CROSS JOIN exchange AS e ON e.id = unhex(j.value)";
 
 /// Applies outcomes in order. What is done already stays as it is: the first outcome counts.
 pub(super) async fn settle(tx: &mut Tx<'_>, settlements: &[&Settlement]) -> Result<(), sqlx::Error> {
@@ -199,78 +198,77 @@ pub(super) async fn begin(
     tx: &mut Tx<'_>,
     commands: &[(&[NewExchange], Timestamp)],
 ) -> Result<Vec<Result<(), Refused>>, sqlx::Error> {
-    let all = || commands.iter().flat_map(|(exchanges, _)| *exchanges);
-    tx.load(all().flat_map(|exchange| exchange.recipients.iter().copied()))
+    let all = commands.iter().flat_map(|(exchanges, _)| *exchanges);
+    tx.load(all.flat_map(|exchange| exchange.recipients.iter().copied()))
         .await?;
-    let messages = sequences(tx, &all().map(|exchange| rows::hex(exchange.message)).collect()).await?;
-    let mut begun = exchanges_known(tx, &all().map(|exchange| rows::hex(exchange.id)).collect()).await?;
     let (mut answers, mut stored) = (Vec::with_capacity(commands.len()), Vec::new());
     for (exchanges, at) in commands {
-        let refused = exchanges
+        let seqs: Result<Vec<i64>, Refused> = exchanges
             .iter()
-            .find_map(|exchange| refuse(tx, &messages, exchange));
-        if let Some(refused) = refused {
-            answers.push(Err(refused));
-            continue;
-        }
-        for exchange in *exchanges {
-            let Some(seq) = messages.get(&rows::hex(exchange.message)) else {
+            .map(|exchange| message_of(tx, exchange))
+            .collect();
+        let seqs = match seqs {
+            Ok(seqs) => seqs,
+            Err(refused) => {
+                answers.push(Err(refused));
                 continue;
-            };
-            let repeated = !begun.insert(rows::hex(exchange.id));
-            leave(tx, *seq, exchange, *at, repeated);
-            stored.push((exchange, *seq, *at, rows::json(&exchange.recipients)?));
+            }
+        };
+        for (exchange, seq) in exchanges.iter().zip(seqs) {
+            leave(tx, seq, exchange, *at);
+            stored.push((exchange, seq, *at, rows::json(&exchange.recipients)?));
         }
         answers.push(Ok(()));
     }
-    insert(
-        tx.connection,
-        &EXCHANGE,
-        &stored,
-        |values, (exchange, seq, at, recipients)| {
-            values
-                .add(&exchange.id.to_bytes()[..])
-                .add(*seq)
-                .add(exchange.gateway.as_str())
-                .add(&exchange.digest[..])
-                .add(recipients.as_str())
-                .add(millis(*at))
-                .add(millis(exchange.until));
-        },
-    )
-    .await?;
+    if stored.len() <= LARGEST {
+        let mut script = Script::default();
+        script.rows(&EXCHANGE, &stored, bind_exchange);
+        tx.defer(script, stored.len()).await?;
+    } else {
+        insert(tx.connection, &EXCHANGE, &stored, bind_exchange).await?;
+    }
     Ok(answers)
 }
 
-async fn exchanges_known(tx: &mut Tx<'_>, ids: &BTreeSet<String>) -> Result<BTreeSet<String>, sqlx::Error> {
-    let found = sqlx::query(BEGUN)
-        .bind(rows::json(ids)?)
-        .fetch_all(&mut *tx.connection)
-        .await?;
-    found
-        .iter()
-        .map(|row| rows::ulid(row.try_get(0)?).map(rows::hex))
-        .collect()
+fn bind_exchange(
+    script: &mut Script,
+    (exchange, seq, at, recipients): &(&NewExchange, i64, Timestamp, String),
+) {
+    script
+        .add(&exchange.id.to_bytes()[..])
+        .add(*seq)
+        .add(exchange.gateway.as_str())
+        .add(&exchange.digest[..])
+        .add(exchange.name.as_str())
+        .add(recipients.as_str())
+        .add(millis(*at))
+        .add(millis(exchange.until));
 }
 
-fn refuse(tx: &Tx<'_>, messages: &HashMap<String, i64>, exchange: &NewExchange) -> Option<Refused> {
-    let Some(seq) = messages.get(&rows::hex(exchange.message)) else {
-        return Some(Refused(format!(
-            "message {} is not in the queue",
-            exchange.message
-        )));
+/// The message whose recipients an exchange carries, all of them waiting.
+fn message_of(tx: &Tx<'_>, exchange: &NewExchange) -> Result<i64, Refused> {
+    let mut message = None;
+    for RecipientId(id) in &exchange.recipients {
+        let found = tx
+            .recipient(*id)
+            .filter(|found| found.message_id == Some(exchange.message) && !is_done(found.status));
+        let Some(found) = found else {
+            return Err(Refused(format!(
+                "exchange {}: recipient {id} is done or not of message {}",
+                exchange.id, exchange.message
+            )));
+        };
+        message = Some(found.message);
+    }
+    message.ok_or_else(|| Refused(format!("exchange {} has no recipient", exchange.id)))
+}
+
+fn leave(tx: &mut Tx<'_>, seq: i64, exchange: &NewExchange, at: Timestamp) {
+    let carried = |RecipientId(id): &RecipientId| {
+        tx.recipient(*id)
+            .is_some_and(|recipient| recipient.exchange == Some(exchange.id))
     };
-    let bad = exchange.recipients.iter().find(|RecipientId(id)| {
-        !tx.recipient(*id)
-            .is_some_and(|recipient| recipient.message == *seq && !is_done(recipient.status))
-    })?;
-    Some(Refused(format!(
-        "exchange {}: recipient {} is done or not of message {}",
-        exchange.id, bad.0, exchange.message
-    )))
-}
-
-fn leave(tx: &mut Tx<'_>, seq: i64, exchange: &NewExchange, at: Timestamp, repeated: bool) {
+    let repeated = exchange.recipients.iter().any(carried);
     for RecipientId(id) in &exchange.recipients {
         tx.change(*id, at, |recipient| {
             recipient.status = Status::Awaiting;

@@ -26,6 +26,8 @@ pub(super) struct Spool {
 #[derive(Clone)]
 pub(super) struct Recipient {
     pub(super) message: i64,
+    /// The message's id, where the recipient was loaded by its own.
+    pub(super) message_id: Option<Ulid>,
     pub(super) status: Status,
     pub(super) due: Option<i64>,
     pub(super) attempts: i64,
@@ -73,6 +75,8 @@ pub(super) struct Tx<'a> {
     changed: BTreeSet<i64>,
     finished: HashMap<i64, i64>,
     events: Vec<Event>,
+    /// Insertions that nobody reads yet, and of how many rows in each table.
+    pending: (Script, usize),
 }
 
 const EVENT: Table = Table {
@@ -85,8 +89,9 @@ const EVENT: Table = Table {
 pub(super) const COLUMNS: &str =
     "r.id, r.message, r.status, r.due, r.attempts, r.reason, r.owner, r.exchange, r.remote, r.detail";
 
-const LOAD: &str = "SELECT r.id, r.message, r.status, r.due, r.attempts, r.reason, r.owner, r.exchange, r.remote, r.detail \
-    FROM json_each(?1) AS j CROSS JOIN recipient AS r ON r.id = j.value";
+pub(super) const LOAD: &str = "SELECT r.id, r.message, r.status, r.due, r.attempts, r.reason, r.owner, r.exchange, r.remote, \
+    r.detail, m.id AS message_id FROM json_each(?1) AS j CROSS JOIN recipient AS r ON r.id = j.value \
+    CROSS JOIN message AS m ON m.seq = r.message";
 
 const STORE: &str = "UPDATE recipient SET status = j.value ->> 1, due = j.value ->> 2, attempts = j.value ->> 3, \
     reason = j.value ->> 4, owner = j.value ->> 5, exchange = unhex(j.value ->> 6), remote = j.value ->> 7, \
@@ -132,6 +137,7 @@ impl<'a> Tx<'a> {
             changed: BTreeSet::new(),
             finished: HashMap::new(),
             events: Vec::new(),
+            pending: (Script::default(), 0),
         })
     }
 
@@ -142,8 +148,13 @@ impl<'a> Tx<'a> {
         self.ids.event += rows::integer(events.len() as u64);
         let numbered: Vec<(i64, Event)> = (first + 1..).zip(events).collect();
         let (last, rest) = numbered.split_at(numbered.len().min(LARGEST));
+        // As many lines of history as rows, as where all commands are of one kind: then there are few such texts. Others are run by
+        // themselves, so that there are not as many texts as products of the two.
+        if self.pending.1 != last.len() || !rest.is_empty() {
+            self.write_pending().await?;
+        }
         insert(self.connection, &EVENT, rest, bind_event).await?;
-        let mut script = Script::default();
+        let (mut script, _) = std::mem::take(&mut self.pending);
         self.write_changes(&mut script)?;
         script.rows(&EVENT, last, bind_event);
         self.write_ledger(&mut script);
@@ -154,6 +165,18 @@ impl<'a> Tx<'a> {
             abandoned: self.abandoned,
             wake: self.wake,
         })
+    }
+
+    /// Leaves insertions of `rows` rows in each of some tables to the next [`Tx::flush`] or the commit.
+    pub(super) async fn defer(&mut self, script: Script, rows: usize) -> Result<(), sqlx::Error> {
+        self.write_pending().await?;
+        self.pending = (script, rows);
+        Ok(())
+    }
+
+    async fn write_pending(&mut self) -> Result<(), sqlx::Error> {
+        let (script, _) = std::mem::take(&mut self.pending);
+        script.run(self.connection).await
     }
 
     fn write_ledger(&self, script: &mut Script) {
@@ -186,7 +209,11 @@ impl<'a> Tx<'a> {
     pub(super) async fn load(&mut self, ids: impl Iterator<Item = RecipientId>) -> Result<(), sqlx::Error> {
         let missing: Vec<i64> = ids
             .map(|id| id.0)
-            .filter(|id| !self.recipients.contains_key(id))
+            .filter(|id| {
+                self.recipients
+                    .get(id)
+                    .is_none_or(|known| known.message_id.is_none())
+            })
             .collect();
         if missing.is_empty() {
             return Ok(());
@@ -195,7 +222,14 @@ impl<'a> Tx<'a> {
             .bind(rows::json(&missing)?)
             .fetch_all(&mut *self.connection)
             .await?;
-        found.iter().try_for_each(|row| self.remember(row).map(|_| ()))
+        for row in &found {
+            let id = self.remember(row)?;
+            let message = rows::ulid(row.try_get("message_id")?)?;
+            if let Some(recipient) = self.recipients.get_mut(&id) {
+                recipient.message_id = Some(message);
+            }
+        }
+        Ok(())
     }
 
     /// Takes a row with [`COLUMNS`] in, unless it is known already; gives its id.
@@ -205,6 +239,7 @@ impl<'a> Tx<'a> {
             let exchange: Option<&[u8]> = row.try_get("exchange")?;
             vacant.insert(Recipient {
                 message: row.try_get("message")?,
+                message_id: None,
                 status: rows::status(row, "status")?,
                 due: row.try_get("due")?,
                 attempts: row.try_get("attempts")?,
@@ -245,6 +280,7 @@ impl<'a> Tx<'a> {
 
     /// Writes changed recipients, so that queries see them.
     pub(super) async fn flush(&mut self) -> Result<(), sqlx::Error> {
+        self.write_pending().await?;
         let mut script = Script::default();
         self.write_changes(&mut script)?;
         script.run(self.connection).await

@@ -21,7 +21,7 @@ const RECIPIENTS: &str = "SELECT r.id, r.message, r.argument, r.destination, r.s
 pub(super) const RARE: &str = " AND m.seq IN (SELECT r.message FROM recipient AS r WHERE r.status = ?2 AND r.status IN (1, 3, 5, 6, 7))";
 const HISTORY: &str = "SELECT e.at, e.kind, r.argument, e.remote, e.detail FROM event AS e \
     LEFT JOIN recipient AS r ON r.id = e.recipient WHERE e.message = ?1 ORDER BY e.id";
-const EXCHANGE: &str = "SELECT e.id, e.gateway, e.recipients, e.begun, e.until, m.id AS mail FROM exchange AS e \
+const EXCHANGE: &str = "SELECT e.id, e.gateway, e.name, e.recipients, e.begun, e.until, m.id AS mail FROM exchange AS e \
     CROSS JOIN message AS m ON m.seq = e.message WHERE e.id = ?1 AND e.closed IS NULL AND EXISTS \
     (SELECT 1 FROM json_each(e.recipients) AS j CROSS JOIN recipient AS r ON r.id = j.value WHERE r.status < 4)";
 const REQUEST: &str =

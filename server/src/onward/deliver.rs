@@ -78,7 +78,10 @@ async fn attempt(shared: &Shared, job: &Job) -> Attempt {
             .map(|recipient| recipient.recipient.clone())
             .collect(),
     };
-    let body = octets(shared.store.clone(), message.body, message.facts.size);
+    let body = match &message.content {
+        Some(content) => stream::iter([Ok(content.clone())]).boxed(),
+        None => octets(shared.store.clone(), message.body, message.facts.size),
+    };
     let result = line.pool.deliver(&envelope, &message.facts, body).await;
     match result {
         Ok(delivery) => {

@@ -44,8 +44,8 @@ async fn recipients_at_two_gateways_are_split_and_those_behind_one_travel_togeth
 }
 
 #[tokio::test]
-async fn after_a_restart_the_same_exchange_goes_to_the_same_gateway() {
-    let bench = Bench::new("").await;
+async fn after_a_restart_by_another_name_the_same_exchange_goes_to_the_same_gateway() {
+    let mut bench = Bench::new("").await;
     let silent = Scripted::new(|_| never());
     let client = bench.start(&silent).await;
     let id = enqueue(
@@ -59,6 +59,7 @@ async fn after_a_restart_the_same_exchange_goes_to_the_same_gateway() {
     let first = silent.wait_for(1).await.remove(0);
     until(&client, id, all(Status::Awaiting)).await;
     drop(client);
+    bench.name = "other.earth.example";
     let transport = Scripted::new(|_| replied(202, ""));
     let client = bench.start(&transport).await;
     until(&client, id, all(Status::Delivered)).await;

@@ -3,7 +3,7 @@
 use super::*;
 
 #[tokio::test]
-async fn refused_mail_comes_back_as_a_notification_and_null_senders_stay_silent() {
+async fn refused_mail_comes_back_as_a_notification_and_without_a_sender_to_the_postmaster() {
     let bench = Bench::new("").await;
     let mut inbox = bench.sink.subscribe(16);
     let transport = Scripted::new(|_| {
@@ -15,6 +15,13 @@ async fn refused_mail_comes_back_as_a_notification_and_null_senders_stay_silent(
     let client = bench.start(&transport).await;
     let null = enqueue(&client, "<>", &["b@one.example"], MAIL, DAY).await;
     until(&client, null, all(Status::Failed)).await;
+    let told = inbox.recv().await.unwrap();
+    assert!(told.sender.path.is_null());
+    assert_eq!(
+        told.recipients[0].address.as_str(),
+        "postmaster@relay.earth.example"
+    );
+    assert!(String::from_utf8_lossy(&told.body).contains("no such user"));
     let id = enqueue(
         &client,
         "s@earth.example",
@@ -50,7 +57,7 @@ async fn refused_mail_comes_back_as_a_notification_and_null_senders_stay_silent(
             .await
             .unwrap()
             .len()
-            == 3
+            == 4
     );
     client.stop().await;
 }

@@ -146,6 +146,7 @@ fn never() -> Outcome {
 struct Bench {
     folder: tempfile::TempDir,
     sink: Sink,
+    name: &'static str,
     extra: String,
 }
 
@@ -156,6 +157,7 @@ impl Bench {
         Self {
             folder: tempfile::tempdir().unwrap(),
             sink,
+            name: "relay.earth.example",
             extra: extra.to_owned(),
         }
     }
@@ -163,7 +165,7 @@ impl Bench {
     fn config(&self) -> Config {
         let text = format!(
             r#"
-            name = "relay.earth.example"
+            name = "{}"
             database = "{}/outbox.db"
             [ingest]
             listen = "127.0.0.1:0"
@@ -198,6 +200,7 @@ impl Bench {
             domain = "silent.example"
             path = "moon"
             "#,
+            self.name,
             self.folder.path().display(),
             self.sink.address(),
             self.extra,
