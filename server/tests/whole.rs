@@ -77,6 +77,7 @@ impl World {
             trust: Some(self.pki.authority()),
             identity: Some(self.pki.issue(RELAY).unwrap()),
             paths: vec![Path::earth()],
+            sessions: None,
         };
         QuicTransport::new(settings, Arc::new(Loopback), self.clock.clone()).unwrap()
     }
