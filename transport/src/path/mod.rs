@@ -58,7 +58,7 @@ impl Path {
             Policy::parse,
         );
         let quic_section = section.section("quic");
-        let quic = Overrides::read(&quic_section);
+        let (quic, in_range) = Overrides::read(&quic_section);
         let path = Self {
             name: name.to_owned(),
             one_way_min: one_way_min?,
@@ -70,10 +70,10 @@ impl Path {
             mtu,
             storage,
             redundancy,
-            quic: quic.clone().unwrap_or_default(),
+            quic,
         };
         let sound = check::check(&path, section, &quic_section);
-        (sound && quic.is_some()).then_some(path)
+        (sound && in_range).then_some(path)
     }
 
     /// A terrestrial path: a tenth of a second, no outages, 1 Gbit/s.

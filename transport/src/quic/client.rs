@@ -19,7 +19,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use url::{Host, Url};
 
 use super::{
-    datagram::Policy,
+    datagram::{LineCounters, Policy, Wire},
     dial::{Dialer, Leg},
     hedge::Hedge,
     net::{Kernel, Net},
@@ -174,6 +174,12 @@ impl QuicTransport {
             pool: Mutex::default(),
             _open: closed.drop_guard(),
         })
+    }
+
+    /// What went over the paths' lines so far: on an endpoint of the caller's own nothing is counted.
+    pub fn carried(&self) -> LineCounters {
+        let wire = self.dialer.wire.as_ref();
+        wire.map(Wire::counters).unwrap_or_default()
     }
 
     /// Closes every connection.

@@ -92,8 +92,8 @@ pub struct Overrides {
 }
 
 impl Overrides {
-    /// Reads `[path.NAME.quic]`; `None` when something in it is wrong (noted).
-    pub(crate) fn read(section: &Section<'_>) -> Option<Self> {
+    /// Reads `[path.NAME.quic]`, and whether all of it is in range (noted else).
+    pub(crate) fn read(section: &Section<'_>) -> (Self, bool) {
         let overrides = Self {
             initial_rtt: section.get("initial_rtt"),
             idle_timeout: idle_timeout(section),
@@ -122,7 +122,8 @@ impl Overrides {
             grease: section.get("grease"),
             padding: section.get("padding"),
         };
-        overrides.are_in_range(section).then_some(overrides)
+        let sound = overrides.are_in_range(section);
+        (overrides, sound)
     }
 
     fn are_in_range(&self, section: &Section<'_>) -> bool {
