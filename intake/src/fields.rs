@@ -50,6 +50,11 @@ fn unquote(quoted: &str) -> Option<String> {
     (rest.is_empty() || rest.starts_with(';')).then_some(text)
 }
 
+/// `Content-Length`, where it is a number (RFC 9110 section 8.6).
+pub fn content_length(headers: &HeaderMap) -> Option<u64> {
+    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
 /// SHA-256 digests that the request claims for its body.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Digests {

@@ -1,6 +1,10 @@
 //! Reading a request's body in bounded memory and bounded time, with its digest.
 
-use std::{collections::VecDeque, time::Duration};
+use std::{
+    collections::VecDeque,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use axum::body::{Body, BodyDataStream};
 use bytes::Bytes;
@@ -16,6 +20,8 @@ use crate::{Digests, Encoding, Problem, Sha256};
 const WINDOW_LOG: u32 = 23;
 /// Decoded octets that are handed on at once.
 const PIECE: usize = 128 * 1024;
+/// The least room for what is decoded.
+const SMALLEST: usize = 4 * 1024;
 
 /// Bounds on a body.
 #[derive(Clone, Copy, Debug)]
@@ -253,23 +259,59 @@ fn broken(error: &dyn std::error::Error) -> ReadError {
 
 /// Streaming zstd: memory is the window and one piece, whatever the frame claims.
 struct Unpacker {
-    decoder: Decoder<'static>,
+    /// Goes back to [`SPARE`] when this is dropped.
+    decoder: Option<Decoder<'static>>,
     input: Bytes,
     /// What the decoder still wants; 0 between frames.
     wants: usize,
     /// Whether the last piece filled its room, so that more may wait inside the decoder.
     full: bool,
     begun: bool,
+    /// Octets that came out.
+    written: u64,
+}
+
+/// Decoders that small frames were read with: making one costs as much as reading a small frame.
+static SPARE: Mutex<Vec<Decoder<'static>>> = Mutex::new(Vec::new());
+/// The most that are kept: each may have grown by a window.
+const SPARES: usize = 4;
+/// A decoder whose frames had more octets may have grown to the largest window, and is not kept.
+const SPARED: u64 = 256 * 1024;
+
+fn spare() -> MutexGuard<'static, Vec<Decoder<'static>>> {
+    SPARE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Drop for Unpacker {
+    fn drop(&mut self) {
+        let Some(mut decoder) = self.decoder.take() else {
+            return;
+        };
+        if self.written <= SPARED && decoder.reinit().is_ok() {
+            let mut spare = spare();
+            if spare.len() < SPARES {
+                spare.push(decoder);
+            }
+        }
+    }
+}
+
+fn decoder() -> Result<Decoder<'static>, ReadError> {
+    if let Some(decoder) = spare().pop() {
+        return Ok(decoder);
+    }
+    let mut decoder = Decoder::new().map_err(encoding)?;
+    decoder
+        .set_parameter(DParameter::WindowLogMax(WINDOW_LOG))
+        .map_err(encoding)?;
+    Ok(decoder)
 }
 
 impl Unpacker {
     fn new() -> Result<Self, ReadError> {
-        let mut decoder = Decoder::new().map_err(encoding)?;
-        decoder
-            .set_parameter(DParameter::WindowLogMax(WINDOW_LOG))
-            .map_err(encoding)?;
         Ok(Self {
-            decoder,
+            decoder: Some(decoder()?),
+            written: 0,
             input: Bytes::new(),
             wants: 0,
             full: false,
@@ -278,15 +320,18 @@ impl Unpacker {
     }
 
     fn piece(&mut self, last: bool) -> Result<Option<Bytes>, ReadError> {
+        let Some(decoder) = &mut self.decoder else {
+            return Ok(None);
+        };
         while !self.input.is_empty() || self.full {
-            let mut out = vec![0; PIECE];
-            let status = self
-                .decoder
-                .run_on_buffers(&self.input, &mut out)
-                .map_err(encoding)?;
+            // Most mails are small, and zeroing and keeping a large buffer for each would cost more than reading them.
+            let room = self.input.len().saturating_mul(8).clamp(SMALLEST, PIECE);
+            let mut out = vec![0; if self.full { PIECE } else { room }];
+            let status = decoder.run_on_buffers(&self.input, &mut out).map_err(encoding)?;
             self.begun = true;
             self.wants = status.remaining;
-            self.full = status.bytes_written == PIECE;
+            self.full = status.bytes_written == out.len();
+            self.written += status.bytes_written as u64;
             let _ = self.input.split_to(status.bytes_read.min(self.input.len()));
             if status.bytes_written > 0 {
                 out.truncate(status.bytes_written);

@@ -1,6 +1,6 @@
 //! The Batch SMTP object of one exchange: small ones in memory, large ones streamed from the store.
 
-use std::{io, sync::Arc};
+use std::{cell::RefCell, io, sync::Arc};
 
 use bytes::{Bytes, BytesMut};
 use futures_util::{
@@ -15,7 +15,10 @@ use lightpost_mail::{
 };
 use lightpost_queue::{BodyId, Store};
 use lightpost_transport::Object;
-use zstd::stream::raw::{Encoder, Operation};
+use zstd::{
+    bulk::Compressor,
+    stream::raw::{Encoder, Operation},
+};
 
 use crate::config::Encoding;
 
@@ -23,6 +26,11 @@ use crate::config::Encoding;
 pub(crate) const SMALL: u64 = 256 * 1024;
 /// The compression level: zstd's own default.
 const LEVEL: i32 = 3;
+
+thread_local! {
+    /// Each thread's own: making one costs more than a small mail.
+    static COMPRESSOR: RefCell<Option<Compressor<'static>>> = const { RefCell::new(None) };
+}
 
 /// An object that is ready to leave.
 #[derive(Clone)]
@@ -68,7 +76,13 @@ async fn small(source: Source) -> io::Result<Ready> {
     }
     let digest = Sha256::of(&whole);
     let packed = if source.zstd {
-        let packed = zstd::bulk::compress(&whole, LEVEL)?;
+        let packed = COMPRESSOR.with_borrow_mut(|spare| {
+            let compressor = match spare {
+                Some(compressor) => compressor,
+                None => spare.insert(Compressor::new(LEVEL)?),
+            };
+            compressor.compress(&whole)
+        })?;
         (packed.len() < whole.len()).then_some(packed)
     } else {
         None

@@ -145,9 +145,7 @@ impl<'a> Upload<'a> {
         let key = fields::idempotency_key(headers)?;
         let encoding = fields::encoding(headers)?;
         let claimed = fields::digests(headers, encoding)?;
-        let length = headers
-            .get(header::CONTENT_LENGTH)
-            .and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+        let length = fields::content_length(headers);
         if encoding == Encoding::Identity && length.is_some_and(|length| length > wire_limit(limit)) {
             return Err(Problem::too_large("the body", wire_limit(limit)));
         }

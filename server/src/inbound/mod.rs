@@ -45,6 +45,8 @@ const EXTENSIONS: &[&str] = &[
     "ENHANCEDSTATUSCODES",
     "MT-PRIORITY",
 ];
+/// Objects up to this size are read before the store is asked whether it knows them.
+const SMALL: u64 = 64 * 1024;
 /// What a peer is asked to wait when too many objects come at once.
 const BUSY: Duration = Duration::from_secs(10);
 
@@ -120,7 +122,9 @@ impl Inbound {
         let peer = peer::identify(&self.config.peers, identity, request.headers())?;
         let protocol = identity.map_or("HTTP", |identity| identity.carrier.protocol());
         let heading = self.heading(peer, protocol, request.headers())?;
-        if let Some(response) = self.known(&heading).await? {
+        // A small object is here before the store has been asked; whether it is a repeat is then found when it is stored.
+        let small = fields::content_length(request.headers()).is_some_and(|length| length <= SMALL);
+        if !small && let Some(response) = self.known(&heading).await? {
             return Ok(response);
         }
         let share = self
@@ -229,6 +233,10 @@ impl Inbound {
             discard_new(&*self.store, unused).await;
         }
         if verdicts.messages.is_empty() {
+            // Nothing is taken now, but the first copy may have been, by rules that have changed since.
+            if let Some(response) = self.known(&heading).await? {
+                return Ok(response);
+            }
             // Nothing was taken, so nothing has to be remembered: a repeat is judged afresh.
             return Ok(answer.into_response());
         }
