@@ -6,11 +6,15 @@ use lightpost_clock::{Clock, add};
 
 use super::support::{
     CLIENT, End, GATEWAY, Loopback, Papers, Pieces, Running, deadline, exchange, gateway, gateway_on,
-    json_of, replied, send,
+    gateway_with, json_of, replied, send,
 };
 use crate::{
     Exchange, Failure, Outcome, Path, Transport,
-    quic::client::{QuicTransport, Settings},
+    quic::{
+        client::{QuicTransport, Settings},
+        listener::Options,
+        tickets::{Place, Tickets},
+    },
 };
 
 /// Tickets that a gateway gives.
@@ -211,6 +215,48 @@ async fn a_gateway_that_forgot_gets_the_request_again() {
     assert!(!mail(&running, &mut second).await);
     running.disconnect();
     tickets(&running, port).await;
+    assert!(mail(&running, &mut second).await);
+}
+
+/// A gateway that still knows the session but grants less than it did (RFC 9000 section 7.4.1): the connection dies of it, and the
+/// request goes again on one that knows nothing of before.
+#[tokio::test]
+async fn a_gateway_that_grants_less_gets_the_request_again() {
+    let papers = Papers::new();
+    let tickets = Tickets {
+        sessions: Some(Place {
+            file: papers.file("inbox.sessions"),
+            scope: [1; 32],
+        }),
+        ..Tickets::default()
+    };
+    let options = Options {
+        tickets,
+        ..Options::default()
+    };
+    let granting = |streams| {
+        let mut path = Path::earth();
+        path.quic.max_streams = Some(streams);
+        path
+    };
+    let mut first = gateway_with(&papers, 0, granting(5_000), &options);
+    let client = Client::new(&papers, true);
+    client.life(&mut first).await;
+    let port = first.port;
+    first.stop.cancel();
+    first.task.await.unwrap();
+    drop(first.endpoint);
+    drop(freed(port).await);
+    let mut second = gateway_with(&papers, port, granting(50), &options);
+    let running = client.start();
+    assert!(running.sessions().stock(&key(port)) > 0);
+    let reply = replied(send(&running, to(port)).await);
+    assert_eq!(json_of(&reply)["octets"], 4);
+    assert!(!running.last_early(port).await);
+    assert_eq!(second.endpoint.stats().accepted_handshakes, 2);
+    while second.seen.try_recv().is_ok() {}
+    self::tickets(&running, port).await;
+    running.disconnect();
     assert!(mail(&running, &mut second).await);
 }
 
