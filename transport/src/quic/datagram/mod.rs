@@ -22,11 +22,14 @@ use std::{
 use quinn::{AsyncUdpSocket, Runtime};
 
 mod amplification;
+mod batch;
 mod line;
 mod redundancy;
+mod sender;
 mod socket;
 #[cfg(test)]
 mod tests;
+mod writer;
 
 pub use line::{LineCounters, LineOptions};
 pub use redundancy::{Policy, Redundancy};

@@ -1,44 +1,31 @@
 //! A wire as a socket for quinn.
-//!
-//! quinn asks a connection's poller whether it may write, and then writes to the socket, which is shared by all connections. Only
-//! the second call names the destination, and only the first one can let the connection wait. Both follow each other on one thread without
-//! a pause (`quinn::connection::State::drive_transmit`), so the poller leaves word who is about to write, and the write tells that poller
-//! which line it is on. An answer that belongs to no connection (a stateless reset, a refusal) comes without a poller and is
-//! dropped when its line is full, as it would be at a full socket.
 
 use std::{
-    cell::RefCell,
     fmt,
-    future::poll_fn,
     io::{self, IoSliceMut},
     net::SocketAddr,
     pin::Pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, Waker},
 };
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use quinn::{
-    AsyncTimer, AsyncUdpSocket, Runtime, UdpPoller,
+    AsyncUdpSocket, Runtime, UdpPoller,
     udp::{RecvMeta, Transmit},
 };
 
 use super::{
-    State, Wire, canonical,
+    State, Wire,
+    batch::{Batch, account, next, next_batch},
+    canonical,
     line::{Datagram, Instant},
+    sender::Sender,
+    writer::{Poller, Writer},
 };
 
 /// Octets of a full datagram on the link.
 const FULL: f64 = 1248.0;
-
-thread_local! {
-    /// The poller whose connection writes next on this thread.
-    static WRITER: RefCell<Option<Arc<Writer>>> = const { RefCell::new(None) };
-}
-
-/// Which line a connection writes to, once it has written.
-#[derive(Debug, Default)]
-struct Writer(Mutex<Option<usize>>);
 
 /// Wraps `inner` and starts what sends what waits.
 pub(super) fn wrap(
@@ -54,51 +41,28 @@ pub(super) fn wrap(
         inner,
         runtime,
     });
-    let sender = Sender {
-        poller: socket.inner.clone().create_io_poller(),
-        timer: socket.runtime.new_timer(socket.runtime.now()),
-        socket: Arc::downgrade(&socket),
-    };
+    let sender = Sender::new(&socket);
     socket.runtime.spawn(Box::pin(sender.run()));
     socket
 }
 
-struct Socket {
-    wire: Wire,
-    inner: Arc<dyn AsyncUdpSocket>,
-    runtime: Arc<dyn Runtime>,
+pub(super) struct Socket {
+    pub(super) wire: Wire,
+    pub(super) inner: Arc<dyn AsyncUdpSocket>,
+    pub(super) runtime: Arc<dyn Runtime>,
     /// Datagrams that quinn may write at once.
     segments: usize,
     outgoing: Mutex<Outgoing>,
 }
 
 #[derive(Default)]
-struct Outgoing {
+pub(super) struct Outgoing {
     /// What the socket below did not take.
-    stuck: Option<Batch>,
+    pub(super) stuck: Option<Batch>,
     /// The sender's.
-    waker: Option<Waker>,
+    pub(super) waker: Option<Waker>,
     /// When the sender wakes by itself.
-    wakes: Option<Instant>,
-}
-
-/// Datagrams of one size for one destination; the last one may be shorter.
-struct Batch {
-    first: Datagram,
-    contents: Bytes,
-    segment: Option<usize>,
-}
-
-impl Batch {
-    fn transmit(&self) -> Transmit<'_> {
-        Transmit {
-            destination: self.first.destination,
-            ecn: self.first.ecn,
-            contents: &self.contents,
-            segment_size: self.segment,
-            src_ip: self.first.source,
-        }
-    }
+    pub(super) wakes: Option<Instant>,
 }
 
 impl fmt::Debug for Socket {
@@ -117,12 +81,12 @@ impl Drop for Socket {
 }
 
 impl Socket {
-    fn outgoing(&self) -> MutexGuard<'_, Outgoing> {
+    pub(super) fn outgoing(&self) -> MutexGuard<'_, Outgoing> {
         self.outgoing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Sends what may leave now. Errors of single datagrams are losses, as on any UDP socket.
-    fn flush(&self, now: Instant) {
+    pub(super) fn flush(&self, now: Instant) {
         let mut outgoing = self.outgoing();
         loop {
             let batch = match outgoing.stuck.take() {
@@ -196,21 +160,16 @@ impl Socket {
 
 impl AsyncUdpSocket for Socket {
     fn create_io_poller(self: Arc<Self>) -> Pin<Box<dyn UdpPoller>> {
-        Box::pin(Poller {
-            below: self.inner.clone().create_io_poller(),
-            timer: Mutex::new(self.runtime.new_timer(self.runtime.now())),
-            writer: Arc::default(),
-            socket: self,
-        })
+        Box::pin(Poller::new(self))
     }
 
     fn try_send(&self, transmit: &Transmit) -> io::Result<()> {
-        let writer = WRITER.take();
+        let writer = Writer::current();
         let now = self.runtime.now();
         let mut state = self.wire.state();
         let line = state.line(transmit.destination);
         if let Some(writer) = writer {
-            *writer.0.lock().unwrap_or_else(PoisonError::into_inner) = line;
+            writer.is_on(line);
         }
         let Some(index) = line else {
             drop(state);
@@ -273,154 +232,4 @@ fn segments(state: &State) -> usize {
         .map(|bits| (bits / 8.0 / FULL) as usize)
         .min()
         .unwrap_or(usize::MAX)
-}
-
-/// When the next datagram of any line may leave.
-fn next(state: &State) -> Option<Instant> {
-    state.lines.iter().filter_map(|line| line.next()).min()
-}
-
-/// What leaves now, as much of it at once as the socket below takes.
-fn next_batch(state: &mut State, now: Instant, most: usize) -> Option<Batch> {
-    for index in 0..state.lines.len() {
-        let Some(first) = take(state, index, now) else {
-            continue;
-        };
-        let size = first.contents.len();
-        let mut contents = BytesMut::new();
-        let mut count = 1;
-        while count < most
-            && let Some(line) = state.lines.get(index)
-            && line.continues(now, &first)
-            && let Some(more) = take(state, index, now)
-        {
-            if count == 1 {
-                contents.extend_from_slice(&first.contents);
-            }
-            count += 1;
-            contents.extend_from_slice(&more.contents);
-            if more.contents.len() < size {
-                break;
-            }
-        }
-        return Some(Batch {
-            segment: (count > 1).then_some(size),
-            contents: if count > 1 {
-                contents.freeze()
-            } else {
-                first.contents.clone()
-            },
-            first,
-        });
-    }
-    None
-}
-
-/// The next datagram of a line, past the repeats that the peer's address must not be sent.
-fn take(state: &mut State, index: usize, now: Instant) -> Option<Datagram> {
-    let State {
-        lines, amplification, ..
-    } = state;
-    let allows = |datagram: &Datagram| match amplification {
-        Some(sums) => sums.allows(canonical(datagram.destination), datagram.contents.len() as u64),
-        None => true,
-    };
-    let datagram = lines.get_mut(index)?.take(now, allows)?;
-    account(state, &datagram);
-    Some(datagram)
-}
-
-fn account(state: &mut State, datagram: &Datagram) {
-    if let Some(sums) = &mut state.amplification {
-        sums.sent(canonical(datagram.destination), datagram.contents.len() as u64);
-    }
-}
-
-/// A connection's place in the queue of writers.
-struct Poller {
-    socket: Arc<Socket>,
-    writer: Arc<Writer>,
-    below: Pin<Box<dyn UdpPoller>>,
-    timer: Mutex<Pin<Box<dyn AsyncTimer>>>,
-}
-
-impl fmt::Debug for Poller {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Poller").field("writer", &self.writer).finish()
-    }
-}
-
-impl UdpPoller for Poller {
-    fn poll_writable(mut self: Pin<&mut Self>, cx: &mut Context) -> Poll<io::Result<()>> {
-        let this = &mut *self;
-        let line = *this.writer.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let paced = {
-            let state = this.socket.wire.state();
-            let line = line.and_then(|line| state.lines.get(line));
-            line.filter(|line| line.options().rate.is_some())
-                .map(|line| line.wait(this.socket.runtime.now()))
-        };
-        match paced {
-            Some(wait) if !wait.is_zero() => {
-                let timer = this.timer.get_mut().unwrap_or_else(PoisonError::into_inner);
-                timer.as_mut().reset(this.socket.runtime.now() + wait);
-                if timer.as_mut().poll(cx).is_pending() {
-                    return Poll::Pending;
-                }
-                // Its timer was up already: let others run, then look again.
-                cx.waker().wake_by_ref();
-                return Poll::Pending;
-            }
-            Some(_) => {}
-            None => std::task::ready!(this.below.as_mut().poll_writable(cx))?,
-        }
-        WRITER.set(Some(this.writer.clone()));
-        Poll::Ready(Ok(()))
-    }
-}
-
-/// Sends what waits on a socket's lines when its time comes.
-struct Sender {
-    socket: Weak<Socket>,
-    poller: Pin<Box<dyn UdpPoller>>,
-    timer: Pin<Box<dyn AsyncTimer>>,
-}
-
-impl Sender {
-    async fn run(mut self) {
-        poll_fn(|cx| self.poll(cx)).await;
-    }
-
-    /// Ready when the socket is gone.
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        loop {
-            let Some(socket) = self.socket.upgrade() else {
-                return Poll::Ready(());
-            };
-            let now = socket.runtime.now();
-            socket.outgoing().waker = None;
-            socket.flush(now);
-            let mut outgoing = socket.outgoing();
-            outgoing.waker = Some(cx.waker().clone());
-            if outgoing.stuck.is_some() {
-                match self.poller.as_mut().poll_writable(cx) {
-                    Poll::Pending => return Poll::Pending,
-                    Poll::Ready(Ok(())) => continue,
-                    Poll::Ready(Err(error)) => {
-                        tracing::debug!(%error, "the socket cannot be written to");
-                        outgoing.stuck = None;
-                        continue;
-                    }
-                }
-            }
-            outgoing.wakes = next(&socket.wire.state());
-            let Some(next) = outgoing.wakes else {
-                return Poll::Pending;
-            };
-            self.timer.as_mut().reset(next);
-            if self.timer.as_mut().poll(cx).is_pending() {
-                return Poll::Pending;
-            }
-        }
-    }
 }

@@ -1,0 +1,89 @@
+//! What leaves together, in one call of the system.
+
+use bytes::{Bytes, BytesMut};
+use quinn::udp::Transmit;
+
+use super::{
+    State, canonical,
+    line::{Datagram, Instant},
+};
+
+/// Datagrams of one size for one destination; the last one may be shorter.
+pub(super) struct Batch {
+    pub(super) first: Datagram,
+    contents: Bytes,
+    segment: Option<usize>,
+}
+
+impl Batch {
+    pub(super) fn transmit(&self) -> Transmit<'_> {
+        Transmit {
+            destination: self.first.destination,
+            ecn: self.first.ecn,
+            contents: &self.contents,
+            segment_size: self.segment,
+            src_ip: self.first.source,
+        }
+    }
+}
+
+/// When the next datagram of any line may leave.
+pub(super) fn next(state: &State) -> Option<Instant> {
+    state.lines.iter().filter_map(|line| line.next()).min()
+}
+
+/// What leaves now, as much of it at once as the socket below takes.
+pub(super) fn next_batch(state: &mut State, now: Instant, most: usize) -> Option<Batch> {
+    for index in 0..state.lines.len() {
+        let Some(first) = take(state, index, now) else {
+            continue;
+        };
+        let size = first.contents.len();
+        let mut contents = BytesMut::new();
+        let mut count = 1;
+        while count < most
+            && let Some(line) = state.lines.get(index)
+            && line.continues(now, &first)
+            && let Some(more) = take(state, index, now)
+        {
+            if count == 1 {
+                contents.extend_from_slice(&first.contents);
+            }
+            count += 1;
+            contents.extend_from_slice(&more.contents);
+            if more.contents.len() < size {
+                break;
+            }
+        }
+        return Some(Batch {
+            segment: (count > 1).then_some(size),
+            contents: if count > 1 {
+                contents.freeze()
+            } else {
+                first.contents.clone()
+            },
+            first,
+        });
+    }
+    None
+}
+
+/// The next datagram of a line, past the repeats that the peer's address must not be sent.
+fn take(state: &mut State, index: usize, now: Instant) -> Option<Datagram> {
+    let State {
+        lines, amplification, ..
+    } = state;
+    let allows = |datagram: &Datagram| match amplification {
+        Some(sums) => sums.allows(canonical(datagram.destination), datagram.contents.len() as u64),
+        None => true,
+    };
+    let datagram = lines.get_mut(index)?.take(now, allows)?;
+    account(state, &datagram);
+    Some(datagram)
+}
+
+pub(super) fn account(state: &mut State, datagram: &Datagram) {
+    if let Some(sums) = &mut state.amplification {
+        sums.sent(canonical(datagram.destination), datagram.contents.len() as u64);
+    }
+}
