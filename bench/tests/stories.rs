@@ -118,6 +118,16 @@ fn passes_of_a_minute_every_six_hours_are_used() {
 }
 
 #[test]
+fn after_an_outage_a_lost_tail_is_repaired_within_five_light_times() {
+    for pauses in [disruption::one_outage(), disruption::passes()] {
+        let (took, distance) = disruption::tail_lost_after(2 << 20, pauses).unwrap();
+        let took = distance.in_owlt(took);
+        assert!(took > 1.1, "{took}: its tail was not lost");
+        assert!(took <= 5.0, "{took} light times");
+    }
+}
+
+#[test]
 fn the_same_seed_tells_the_same_story() {
     for seed in [3, 4] {
         let (first, again) = (
