@@ -61,7 +61,7 @@ impl Derivation<'_> {
                 };
                 (
                     copies,
-                    "so many that all of them are lost less than once in 8,000 times",
+                    "so many that at this loss all of them are lost less than once in 8,000 times; two at least",
                 )
             },
             |copies| copies.to_string(),

@@ -90,8 +90,8 @@ impl Derivation<'_> {
                     true => (USUAL_THRESHOLD, "RFC 9002 section 6.1.2"),
                     false => (
                         1.0 + tolerance.as_secs_f64() / round_trip.as_secs_f64().max(1e-9),
-                        "round trips, half a second more for what is overtaken: the 9/8 of RFC 9002 section 6.1.2 would add a quarter \
-                         of a light time to each repair",
+                        "in round trips; a hundredth of one more or half a second, whichever is longer, for what is overtaken (at most the \
+                         eighth of RFC 9002 section 6.1.2, which would add a quarter of a light time to each repair)",
                     ),
                 }
             },
