@@ -2,7 +2,9 @@
 
 use std::path::Path;
 
-use lightpost_config::Problems;
+use lightpost_clock::Clock;
+use lightpost_config::{Problem, Problems};
+use lightpost_server::Warning;
 use serde_json::json;
 
 use crate::{
@@ -30,17 +32,42 @@ pub(crate) enum Unusable {
 /// Runs the command.
 pub(crate) fn run(options: &Check, output: Output) -> Result<(), Failure> {
     match load(&options.config, options.program) {
-        Ok(loaded) => summary(&options.config, &loaded, output),
+        Ok(loaded) => match warnings(&options.config, &loaded) {
+            Ok(warnings) => summary(&options.config, &loaded, &warnings, output),
+            Err(problems) => refuse(&problems, output),
+        },
         Err(Unusable::Unknown(failure)) => Err(failure),
-        Err(Unusable::Problems(problems)) if output.json => {
-            output.value(&json!({"ok": false, "file": problems.file, "problems": problems.problems}))?;
-            // The problems stand on standard output; a second JSON value would disturb its reader.
-            Err(Failure::new(code::CONFIG, "", ""))
-        }
-        Err(Unusable::Problems(problems)) => Err(failure(&problems)),
+        Err(Unusable::Problems(problems)) => refuse(&problems, output),
     }
 }
 
+fn refuse(problems: &Problems, output: Output) -> Result<(), Failure> {
+    if output.json {
+        output.value(&json!({"ok": false, "file": problems.file, "problems": problems.problems}))?;
+        // The problems stand on standard output; a second JSON value would disturb its reader.
+        return Err(Failure::new(code::CONFIG, "", ""));
+    }
+    Err(failure(problems))
+}
+
+/// What works and could be better.
+///
+/// # Errors
+/// When the files that the configuration names do not work together.
+fn warnings(file: &Path, loaded: &Loaded) -> Result<Vec<Warning>, Problems> {
+    let Loaded::Server(config) = loaded else {
+        return Ok(Vec::new());
+    };
+    lightpost_server::advise(config, &Clock::system()).map_err(|error| Problems {
+        file: file.to_owned(),
+        problems: vec![Problem {
+            line: None,
+            key: "listen".into(),
+            what: error.to_string(),
+            remedy: "name a certificate chain, its key and the CAs of clients, all in PEM".into(),
+        }],
+    })
+}
 /// The problems as what ends a command.
 pub(crate) fn failure(problems: &Problems) -> Failure {
     Failure::new(code::CONFIG, problems.to_string(), "")
@@ -86,15 +113,15 @@ fn guess(file: &Path) -> Option<Program> {
         })
 }
 
-fn summary(file: &Path, loaded: &Loaded, output: Output) -> Result<(), Failure> {
+fn summary(file: &Path, loaded: &Loaded, warnings: &[Warning], output: Output) -> Result<(), Failure> {
     let (program, name, database) = match loaded {
         Loaded::Client(config) => ("client", &config.name, &config.database),
         Loaded::Server(config) => ("server", &config.name, &config.database),
     };
     if output.json {
-        return output.value(
-            &json!({"ok": true, "file": file, "program": program, "name": name, "database": database}),
-        );
+        return output.value(&json!({
+            "ok": true, "file": file, "program": program, "name": name, "database": database, "warnings": warnings,
+        }));
     }
     let ok = output.paint(Tone::Good, "ok");
     output.line(&format!("{}: {ok}, a {program}'s configuration", file.display()))?;
@@ -106,6 +133,17 @@ fn summary(file: &Path, loaded: &Loaded, output: Output) -> Result<(), Failure> 
             "  {} {value}",
             output.paint(Tone::Faint, &format!("{label:9}"))
         ))?;
+    }
+    for Warning {
+        key,
+        file,
+        what,
+        remedy,
+        ..
+    } in warnings
+    {
+        let warning = output.paint(Tone::Waiting, "warning");
+        output.line(&format!("{warning}: {key}: {}: {what}; {remedy}", file.display()))?;
     }
     Ok(())
 }

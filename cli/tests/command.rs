@@ -191,6 +191,71 @@ fn check_names_every_problem() {
     assert!(document["problems"].as_array().unwrap().len() >= 4, "{document}");
 }
 
+/// A gateway's configuration whose chain ends with `roots` times the root, in a folder of its own.
+fn gateway(roots: usize) -> (tempfile::TempDir, String) {
+    let folder = tempfile::tempdir().unwrap();
+    let pki = lightpost_sim::Pki::new(folder.path()).unwrap();
+    let (certificate, key) = pki.issue("gw1.moon.example").unwrap();
+    let root = std::fs::read_to_string(pki.authority()).unwrap();
+    let chain = std::fs::read_to_string(&certificate).unwrap() + &root.repeat(roots);
+    std::fs::write(&certificate, chain).unwrap();
+    let file = folder.path().join("server.toml");
+    let text = format!(
+        "name = \"gw1.moon.example\"\ndatabase = \"inbox.db\"\n[listen]\nhttps = \"127.0.0.1:0\"\ncertificate = \"{}\"\nkey = \"{}\"\n\
+         client_trust = \"ca.pem\"\n[accept]\ndomains = [\"moon.example\"]\n[[peer]]\nname = \"relay.earth.example\"\n[local]\n\
+         address = \"127.0.0.1:24\"\n[path.mars]\none_way_min = \"182s\"\none_way_max = \"1342s\"\nrate_up = \"1Mbit/s\"\nrate_down = \"1Mbit/s\"\n",
+        certificate.display(),
+        key.display(),
+    );
+    std::fs::write(&file, text).unwrap();
+    let file = file.display().to_string();
+    (folder, file)
+}
+
+#[test]
+fn check_warns_of_a_chain_that_costs_a_round_trip() {
+    let (_folder, file) = gateway(0);
+    let output = run(&["check", "--json", "--config", &file], b"");
+    assert_eq!(code(&output), 0, "{}", errors(&output));
+    assert_eq!(json(&output)["warnings"], serde_json::json!([]));
+
+    let (_folder, file) = gateway(20);
+    let output = run(&["check", "--json", "--config", &file], b"");
+    assert_eq!(code(&output), 0, "it works, only slower: {}", errors(&output));
+    let warning = &json(&output)["warnings"][0];
+    assert_eq!(warning["key"], "listen.certificate");
+    assert!(
+        warning["remedy"].as_str().unwrap().contains("leave out the root"),
+        "{warning}"
+    );
+    let output = run(&["check", "--config", &file], b"");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let warning = text
+        .lines()
+        .find(|line| line.starts_with("warning: listen.certificate: "));
+    let warning = warning.unwrap_or_else(|| panic!("{text}"));
+    for expected in [
+        "gw1.moon.example.pem",
+        "21 certificates with",
+        "5 light times instead of 3 (44m44s more on path mars)",
+    ] {
+        assert!(warning.contains(expected), "{expected}: {warning}");
+    }
+}
+
+#[test]
+fn check_refuses_a_certificate_that_cannot_be_used() {
+    let (folder, file) = gateway(0);
+    std::fs::write(folder.path().join("gw1.moon.example.key"), "no key").unwrap();
+    let output = run(&["check", "--config", &file], b"");
+    assert_eq!(code(&output), 78);
+    assert!(
+        errors(&output).contains("holds no private key"),
+        "{}",
+        errors(&output)
+    );
+}
+
 #[test]
 fn bsmtp_there_and_back() {
     let mail = b"Subject: x\r\n\r\n.\r\n..\r\nend\r\n";

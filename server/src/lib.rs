@@ -4,12 +4,14 @@
 //! An acknowledgement (202) means that the mail is on disk here. What becomes of it afterwards is the inbox's history, and
 //! comes back to the sender as a delivery status notification where it has to.
 
+mod advice;
 pub mod config;
 mod housekeeping;
 mod inbound;
 mod onward;
 mod start;
 
+pub use advice::{Warning, advise};
 pub use config::Config;
 pub use start::{Server, StartError};
 

@@ -29,7 +29,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::{Config, housekeeping, inbound, onward};
+use crate::{Config, Warning, advice, housekeeping, inbound, onward};
 
 /// How long listeners may take to let running requests end.
 const GRACE: Duration = Duration::from_secs(15);
@@ -84,6 +84,15 @@ impl Server {
         let config = Arc::new(config);
         let tcp_tls = server_tls(&config, &[b"h2", b"http/1.1"], &clock)?;
         let quic_tls = server_tls(&config, &[b"h3"], &clock)?;
+        for Warning {
+            key,
+            file,
+            what,
+            remedy,
+        } in advice::advise(&config, &clock)?
+        {
+            tracing::warn!(key, file = %file.display(), remedy, "{what}");
+        }
         let (tcp, quic) = bind(&config, &quic_tls, net).await?;
         let https = tcp
             .local_addr()

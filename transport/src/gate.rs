@@ -17,9 +17,11 @@ use std::{
     time::Duration,
 };
 
-use lightpost_clock::Clock;
+use lightpost_clock::{Clock, Instant};
 use tokio::sync::Notify;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
+
+use crate::Path;
 
 /// How often the memory that strangers hold is looked at.
 const RELIEF: Duration = Duration::from_secs(1);
@@ -37,6 +39,8 @@ pub(crate) struct Limits {
     pub(crate) pressure: usize,
     /// Octets that strangers together may keep in our memory.
     pub(crate) octets: u64,
+    /// Newcomers in a second of whom nothing is known, from the pressure on.
+    pub(crate) rate: f64,
 }
 
 impl Default for Limits {
@@ -47,10 +51,31 @@ impl Default for Limits {
             proven: 4096,
             pressure: 256,
             octets: 256 << 20,
+            rate: f64::INFINITY,
         }
     }
 }
 
+impl Limits {
+    /// The same for clients that come by `paths`. Under pressure, those of whom nothing is known are let in no faster than they find
+    /// the time to end their handshakes before they have to make room, and than a quarter of the line carries what they may be sent:
+    /// a flood of forged first packets would else fill both, and nobody new would get through at all. So it is a matter of luck,
+    /// and a client that is not heard tries again.
+    pub(crate) fn on(mut self, paths: &[Path]) -> Self {
+        let round_trip = paths.iter().map(Path::round_trip_max).max().unwrap_or_default();
+        let line = paths.iter().map(|path| path.rate_up.0).fold(0.0, f64::max);
+        if round_trip > Duration::ZERO && line > 0.0 {
+            let in_time = self.strangers as f64 / (2.0 * round_trip.as_secs_f64());
+            self.rate = in_time.min(line / 4.0 / UNANSWERED_BITS);
+        }
+        self
+    }
+}
+
+/// Bits that a newcomer may be sent before it has answered: three times its first packet (RFC 9000 section 8.1).
+const UNANSWERED_BITS: f64 = 3.0 * 1200.0 * 8.0;
+/// Newcomers of whom nothing is known that may come at once.
+const AT_ONCE: f64 = 4.0;
 /// Sources of proven connections that are remembered.
 const FAMILIAR: usize = 1024;
 
@@ -87,6 +112,10 @@ struct State {
     next: u64,
     /// Whether the operator was told that strangers abound.
     told: bool,
+    /// How many of whom nothing is known may be let in now, as of when.
+    allowance: Option<(f64, Instant)>,
+    /// How many were not since the operator was told.
+    unheard: u64,
     entries: HashMap<u64, Entry>,
     strangers: BTreeSet<Rank>,
     sources: HashMap<IpAddr, BTreeSet<Rank>>,
@@ -117,6 +146,33 @@ impl Gate {
     /// Whether newcomers have to work for their place.
     pub(crate) fn is_pressed(&self) -> bool {
         self.state().strangers.len() >= self.limits.pressure
+    }
+
+    /// Whether a newcomer is let in; if not, its packet should be passed over in silence.
+    pub(crate) fn admits(&self, address: SocketAddr, validated: bool, now: Instant) -> bool {
+        let mut state = self.state();
+        let known = validated || state.familiar.contains_key(&source(address.ip()));
+        if known || state.strangers.len() < self.limits.pressure {
+            return true;
+        }
+        let (before, since) = state.allowance.unwrap_or((AT_ONCE, now));
+        let gained = now.duration_since(since).as_secs_f64() * self.limits.rate;
+        // Nothing times infinity is no number.
+        let allowance = if gained.is_nan() {
+            AT_ONCE
+        } else {
+            (before + gained).min(AT_ONCE)
+        };
+        let admitted = allowance >= 1.0;
+        let left = if admitted { allowance - 1.0 } else { allowance };
+        state.allowance = Some((left, now));
+        state.unheard += u64::from(!admitted);
+        admitted
+    }
+
+    /// Whether a connection from where `address` is has proven itself lately.
+    pub(crate) fn is_familiar(&self, address: SocketAddr) -> bool {
+        self.state().familiar.contains_key(&source(address.ip()))
     }
 
     /// A place for a connection from `address`; `None` when all others are being served.
@@ -213,7 +269,9 @@ impl State {
                 proven = self.proven.len(),
                 "many connections have proven nothing; beyond the limit the oldest of them make room"
             );
-        } else if strangers < limits.pressure / 2 {
+        } else if self.told && strangers < limits.pressure / 2 {
+            let unheard = std::mem::take(&mut self.unheard);
+            tracing::info!(unheard, "there are few again of those that have proven nothing");
             self.told = false;
         }
     }
@@ -420,6 +478,7 @@ mod tests {
         proven: 2,
         pressure: 2,
         octets: 100,
+        rate: f64::INFINITY,
     };
 
     fn enter(gate: &Arc<Gate>, host: u8) -> Option<Arc<Seat>> {
@@ -501,6 +560,44 @@ mod tests {
         let others = [3, 4].map(|host| gate.enter(SocketAddr::from(([192, 0, 2, host], 443)), true));
         assert!(others.iter().all(Option::is_some));
         assert_eq!(gone(&[&familiar, &token]), [true, false]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn under_pressure_the_unknown_come_one_by_one() {
+        let clock = Clock::runtime(jiff::Timestamp::UNIX_EPOCH);
+        let gate = Gate::new(Limits { rate: 0.5, ..LIMITS });
+        let address = |host| SocketAddr::from(([192, 0, 2, host], 443));
+        let known = enter(&gate, 9).unwrap();
+        assert!(known.prove());
+        let admitted = |host, validated| gate.admits(address(host), validated, clock.instant());
+        assert!((0..50).all(|_| admitted(1, false)), "without pressure all come");
+        let _strangers = [1, 2].map(|host| enter(&gate, host).unwrap());
+        let at_once = (0..50).filter(|_| admitted(3, false)).count();
+        assert_eq!(at_once, AT_ONCE as usize);
+        assert!(
+            admitted(3, true) && admitted(9, false),
+            "with a token, and from where a known one came"
+        );
+        for (seconds, expected) in [(1, 0), (1, 1), (4, 2), (3_600, AT_ONCE as usize)] {
+            clock.sleep(Duration::from_secs(seconds)).await;
+            let came = (0..50).filter(|_| admitted(3, false)).count();
+            assert_eq!(came, expected, "{seconds}");
+        }
+    }
+
+    #[test]
+    fn the_pace_follows_the_path() {
+        let path = |seconds, rate| Path {
+            one_way_max: Duration::from_secs(seconds),
+            rate_up: lightpost_config::Rate(rate),
+            ..Path::earth()
+        };
+        let rate = |paths: &[Path]| Limits::default().on(paths).rate;
+        // Those who are let in within a round trip fill half of the places.
+        assert!((rate(&[path(182, 1e6)]) * 364.0 - 512.0).abs() < 1.0);
+        // On a slow line they fill a quarter of it.
+        assert!((rate(&[path(1, 1e6)]) - 250_000.0 / 28_800.0).abs() < 0.1);
+        assert!(rate(&[]).is_infinite());
     }
 
     #[test]

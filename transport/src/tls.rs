@@ -227,6 +227,37 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     Ok(chain)
 }
 
+/// What a certificate chain is made of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Chain {
+    /// Certificates.
+    pub certificates: usize,
+    /// Octets of all of them.
+    pub octets: usize,
+    /// Whether its last certificate is a root, which a client has to have itself.
+    pub has_root: bool,
+    /// Whether a key in it is RSA.
+    pub rsa: bool,
+}
+
+/// Looks at the chain in `path` (PEM).
+///
+/// # Errors
+/// Names the file if it cannot be read.
+pub fn chain(path: &Path) -> Result<Chain, TlsError> {
+    use x509_parser::{oid_registry::OID_PKCS1_RSAENCRYPTION, prelude::FromDer};
+    let mut chain = Chain::default();
+    for certificate in certificates(path)? {
+        chain.certificates += 1;
+        chain.octets += certificate.len();
+        if let Ok((_, parsed)) = x509_parser::certificate::X509Certificate::from_der(&certificate) {
+            chain.rsa |= parsed.public_key().algorithm.algorithm == OID_PKCS1_RSAENCRYPTION;
+            chain.has_root = chain.certificates > 1 && parsed.subject() == parsed.issuer();
+        }
+    }
+    Ok(chain)
+}
+
 fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
     let text = read(path)?;
     warn_if_open(path);

@@ -8,7 +8,7 @@ use std::{
 };
 
 use axum::Router;
-use lightpost_clock::Clock;
+use lightpost_clock::{Clock, Instant};
 use quinn::{Endpoint, EndpointConfig, Incoming, ServerConfig};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -26,6 +26,11 @@ use crate::{
 
 /// Connections at once, with those whose end the peer has not heard yet; more are refused.
 const CONNECTIONS: usize = 16_384;
+/// The same for those of whom nothing is known: the ends of a flood of them leave room for the others.
+const UNKNOWN_CONNECTIONS: usize = CONNECTIONS / 4 * 3;
+/// Requests that a connection may begin with, so that also a first flight may hold. Each costs 72 octets from the first packet on, which anybody
+/// can forge: the ten thousand of a long path would be 700 kB.
+const OPENING_STREAMS: u32 = 1024;
 /// How long running requests may take after `stop`.
 pub(crate) const GRACE: Duration = Duration::from_secs(5);
 /// How long a handshake may take on paths that we know nothing about: they are taken for terrestrial ones.
@@ -35,7 +40,7 @@ const UNUSED: Duration = Duration::from_secs(60);
 /// What strangers' round trips are taken for under pressure, until one was measured: a connection that is let go is remembered
 /// for nine of them (RFC 9000 section 10.2), which on a path of hours would fill the memory with ends. Handshakes that take longer
 /// are repeated early, within three times what the peer has sent.
-const PRESSED_RTT: Duration = Duration::from_secs(1);
+const PRESSED_RTT: Duration = Duration::from_millis(100);
 /// How long the goodbye may take after that.
 const GOODBYE: Duration = Duration::from_millis(250);
 
@@ -53,6 +58,8 @@ pub struct Options {
 pub struct Listener {
     endpoint: Endpoint,
     paths: Vec<Path>,
+    /// Requests at once that a connection may grow to.
+    streams: u32,
     /// For strangers when there are many.
     pressed: Arc<ServerConfig>,
     keeper: Keeper,
@@ -85,11 +92,12 @@ impl Listener {
         options: &Options,
     ) -> std::io::Result<Self> {
         let mut profile = profile::derive_for_all(paths);
-        let (mut server, keeper) = options.tickets.server_config(tls, paths)?;
-        server.transport_config(profile.server_config());
+        let streams = profile.streams();
+        let transport = profile.server_config(OPENING_STREAMS);
+        let (server, keeper) = options.tickets.server_config(tls, transport, paths)?;
         let mut pressed = server.clone();
         profile.assume_round_trip(PRESSED_RTT);
-        pressed.transport_config(profile.server_config());
+        pressed.transport_config(profile.server_config(OPENING_STREAMS));
         let runtime = net.runtime();
         let socket = profile::server_wire(paths).wrap(net.bind(address)?, &runtime);
         let endpoint = Endpoint::new_with_abstract_socket(
@@ -101,6 +109,7 @@ impl Listener {
         Ok(Self {
             endpoint,
             paths: paths.to_vec(),
+            streams,
             pressed: Arc::new(pressed),
             keeper,
         })
@@ -111,9 +120,16 @@ impl Listener {
         &self.endpoint
     }
 
+    /// What connections are accepted with under pressure.
+    #[cfg(test)]
+    pub(crate) fn config(&self) -> ServerConfig {
+        (*self.pressed).clone()
+    }
+
     /// Serves `router` until `stop`, then lets running requests end for a few seconds.
     pub async fn serve(self, router: Router, clock: Clock, stop: CancellationToken) {
-        self.serve_within(Limits::default(), router, clock, stop).await;
+        let limits = Limits::default().on(&self.paths);
+        self.serve_within(limits, router, clock, stop).await;
     }
 
     /// As [`Self::serve`], with other limits.
@@ -131,13 +147,14 @@ impl Listener {
             clock: clock.clone(),
             stop: stop.clone(),
             patience,
+            streams: self.streams,
             unused: patience.max(UNUSED),
         });
         let gate = Gate::new(limits);
         let connections = TaskTracker::new();
         let accepting = async {
             while let Some(incoming) = self.endpoint.accept().await {
-                if let Some(arrival) = self.admit(incoming, &gate) {
+                if let Some(arrival) = self.admit(incoming, &gate, clock.instant()) {
                     connections.spawn(serve_connection(arrival, serving.clone()));
                 }
             }
@@ -169,7 +186,7 @@ impl Listener {
 
     /// Decides about a newcomer. Under pressure it has to show that its address is real, where that costs a moment only: on Earth,
     /// and only where every path is known to be there. The token of a Retry lives for 15 seconds, so farther out it could never be used.
-    fn admit(&self, incoming: Incoming, gate: &Arc<Gate>) -> Option<Arrival> {
+    fn admit(&self, incoming: Incoming, gate: &Arc<Gate>, now: Instant) -> Option<Arrival> {
         let pressed = gate.is_pressed();
         let terrestrial = !self.paths.is_empty() && self.paths.iter().all(Path::is_terrestrial);
         let validated = incoming.remote_address_validated();
@@ -178,7 +195,15 @@ impl Listener {
             return None;
         }
         let address = incoming.remote_address();
-        let room = self.endpoint.open_connections() < CONNECTIONS;
+        if !gate.admits(address, validated, now) {
+            incoming.ignore();
+            return None;
+        }
+        let most = match validated || gate.is_familiar(address) {
+            true => CONNECTIONS,
+            false => UNKNOWN_CONNECTIONS,
+        };
+        let room = self.endpoint.open_connections() < most;
         let Some(seat) = room.then(|| gate.enter(address, validated)).flatten() else {
             tracing::debug!(peer = %address, "too many connections; refused");
             incoming.refuse();

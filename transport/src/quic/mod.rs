@@ -3,6 +3,7 @@
 pub mod client;
 pub mod congestion;
 pub mod datagram;
+pub mod flight;
 pub mod hedge;
 pub mod listener;
 pub mod net;

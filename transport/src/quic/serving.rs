@@ -16,7 +16,7 @@ use h3::{
 };
 use http::{Request, Response};
 use http_body_util::BodyExt;
-use lightpost_clock::Clock;
+use lightpost_clock::{Clock, Elapsed};
 use quinn::{Incoming, ServerConfig, ZeroRttAccepted};
 use rustls_pki_types::CertificateDer;
 use tokio::sync::Semaphore;
@@ -37,6 +37,8 @@ use crate::{Carrier, PeerIdentity, gate::Seat, tls};
 const REQUESTS: usize = 1024;
 /// The same for a stranger: each may hold header fields in our memory.
 const STRANGERS_REQUESTS: usize = 32;
+/// Requests after which a connection is in use enough for its room to be worth its memory.
+const GROWING: u64 = 8;
 /// How long a connection stays at least after its last answer when we stop.
 const LINGER: Duration = Duration::from_millis(100);
 /// Why a connection has to go.
@@ -51,10 +53,22 @@ pub(crate) struct Serving {
     pub(crate) router: Router,
     pub(crate) clock: Clock,
     pub(crate) stop: CancellationToken,
-    /// How long a handshake, or the header fields of a request, may take.
+    /// How long a handshake, the header fields of a request, or room for a piece of its answer, may take.
     pub(crate) patience: Duration,
+    /// Requests at once that a connection of somebody we know may grow to.
+    pub(crate) streams: u32,
     /// How long a stranger's connection may stay unused.
     pub(crate) unused: Duration,
+}
+
+impl Serving {
+    /// Waits for a peer no longer than for a handshake.
+    async fn patiently<T>(
+        &self,
+        step: impl Future<Output = Result<T, StreamError>>,
+    ) -> Result<T, ResponseError> {
+        Ok(self.clock.timeout(self.patience, step).await??)
+    }
 }
 
 /// A connection that was let in.
@@ -168,6 +182,7 @@ async fn take_requests(
     serving: &Arc<Serving>,
     requests: &TaskTracker,
 ) -> Result<(), String> {
+    let (mut taken, mut grown) = (0u64, false);
     loop {
         let next = async {
             let permit = peer.room.clone().acquire_owned().await.ok();
@@ -179,6 +194,12 @@ async fn take_requests(
         };
         match accepted {
             Ok(Some(resolver)) => {
+                taken += 1;
+                if taken >= GROWING && !grown && peer.seat.is_proven() {
+                    grown = true;
+                    peer.connection
+                        .set_max_concurrent_bi_streams(serving.streams.into());
+                }
                 let (serving, peer) = (serving.clone(), peer.clone());
                 requests.spawn(async move {
                     serve_request(resolver, &serving, &peer).await;
@@ -297,7 +318,7 @@ async fn serve_request(resolver: RequestResolver<Connection, Bytes>, serving: &S
     if response.status().is_success() {
         peer.prove();
     }
-    if let Err(error) = respond(&mut outgoing, response).await {
+    if let Err(error) = respond(&mut outgoing, response, serving).await {
         tracing::debug!(%error, "response not sent whole");
     }
 }
@@ -309,18 +330,24 @@ enum ResponseError {
     Stream(#[from] StreamError),
     #[error("its body failed: {0}")]
     Body(axum::Error),
+    #[error("the peer does not take it")]
+    Untaken(#[from] Elapsed),
 }
 
+/// Sends `response`. A peer that leaves no room for a piece of it within the patience is given up: while it is waited for,
+/// the connection is in use and makes room for nobody.
 async fn respond(
     outgoing: &mut RequestStream<Sending<Bytes>, Bytes>,
     response: Response<Body>,
+    serving: &Serving,
 ) -> Result<(), ResponseError> {
     let (mut head, mut body) = response.into_parts();
     // Fields of one connection only have no place in HTTP/3 (RFC 9114 section 4.2).
     for name in [http::header::CONNECTION, http::header::TRANSFER_ENCODING] {
         head.headers.remove(name);
     }
-    outgoing.send_response(Response::from_parts(head, ())).await?;
+    let response = Response::from_parts(head, ());
+    serving.patiently(outgoing.send_response(response)).await?;
     while let Some(frame) = body.frame().await {
         let frame = match frame {
             Ok(frame) => frame,
@@ -330,14 +357,14 @@ async fn respond(
             }
         };
         match frame.into_data() {
-            Ok(data) => outgoing.send_data(data).await?,
+            Ok(data) => serving.patiently(outgoing.send_data(data)).await?,
             Err(frame) => {
                 if let Ok(trailers) = frame.into_trailers() {
-                    outgoing.send_trailers(trailers).await?;
+                    serving.patiently(outgoing.send_trailers(trailers)).await?;
                     break;
                 }
             }
         }
     }
-    Ok(outgoing.finish().await?)
+    serving.patiently(outgoing.finish()).await
 }

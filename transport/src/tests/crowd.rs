@@ -29,6 +29,7 @@ const LIMITS: Limits = Limits {
     proven: 100,
     pressure: 3,
     octets: 1 << 20,
+    rate: f64::INFINITY,
 };
 
 fn crowded(papers: &Papers, path: Path) -> (quinn::Endpoint, u16) {

@@ -151,7 +151,9 @@ async fn a_hostile_gateway_is_stopped() {
 /// A gateway with the right certificate and nothing behind it.
 fn hostile(papers: &Papers) -> (quinn::Endpoint, u16) {
     let tickets = crate::quic::tickets::Tickets::default();
-    let (config, _) = tickets.server_config(&papers.server_tls(), &[]).unwrap();
+    let (config, _) = tickets
+        .server_config(&papers.server_tls(), Default::default(), &[])
+        .unwrap();
     let endpoint = quinn::Endpoint::server(config, ([127, 0, 0, 1], 0).into()).unwrap();
     let port = endpoint.local_addr().unwrap().port();
     (endpoint, port)

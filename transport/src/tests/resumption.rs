@@ -131,14 +131,14 @@ impl Gateway {
 }
 
 /// A client that keeps sessions and tokens in memory.
-struct Client {
+pub(super) struct Client {
     endpoint: quinn::Endpoint,
     config: quinn::ClientConfig,
     hand: Hand,
 }
 
 impl Client {
-    fn new(papers: &Papers, tokens: Arc<dyn TokenStore>) -> Self {
+    pub(super) fn new(papers: &Papers, tokens: Arc<dyn TokenStore>) -> Self {
         let hand = Hand::new();
         let (chain, key) = papers.issue(CLIENT);
         let tls = tls::client(Some(&papers.ca()), Some((&chain, &key)), &[b"h3"]).unwrap();
@@ -161,13 +161,13 @@ impl Client {
     }
 
     /// A whole handshake and one request.
-    async fn cold(&self, port: u16) {
+    pub(super) async fn cold(&self, port: u16) {
         let connecting = self.connect(port);
         post(&connecting.await.unwrap()).await;
     }
 
     /// One request with the first packet; whether it was taken as it came. Sent again if it was not.
-    async fn early(&self, port: u16) -> bool {
+    pub(super) async fn early(&self, port: u16) -> bool {
         let Ok((connection, accepted)) = self.connect(port).into_0rtt() else {
             panic!("no session to resume");
         };
@@ -397,7 +397,7 @@ async fn validated(site: &Site, client: &Client) -> bool {
     let (config, _keeper) = site
         .options
         .tickets
-        .server_config(&site.tls, &[Path::earth()])
+        .server_config(&site.tls, Default::default(), &[Path::earth()])
         .unwrap();
     let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let runtime = Arc::new(quinn::TokioRuntime);

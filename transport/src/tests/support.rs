@@ -65,8 +65,14 @@ impl Papers {
 
     /// A certificate and its key.
     pub(super) fn issue(&self, name: &str) -> (PathBuf, PathBuf) {
+        self.issue_for(vec![name.to_owned()])
+    }
+
+    /// The same for several names; the files are called by the first.
+    pub(super) fn issue_for(&self, names: Vec<String>) -> (PathBuf, PathBuf) {
         let key = KeyPair::generate().unwrap();
-        let params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+        let name = names[0].clone();
+        let params = CertificateParams::new(names).unwrap();
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
         let (chain, secret) = (
             self.file(&format!("{name}.pem")),
@@ -283,6 +289,7 @@ pub(super) struct Running {
     pub(super) stop: CancellationToken,
     pub(super) task: JoinHandle<()>,
     pub(super) endpoint: quinn::Endpoint,
+    pub(super) config: quinn::ServerConfig,
 }
 
 pub(super) fn gateway(papers: &Papers) -> Running {
@@ -300,7 +307,7 @@ pub(super) fn gateway_on(papers: &Papers, port: u16, reset_key: Option<&FilePath
 pub(super) fn gateway_with(papers: &Papers, port: u16, path: Path, options: &Options) -> Running {
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     let listener = Listener::bind(address, &papers.server_tls(), &[path], options).unwrap();
-    let endpoint = listener.endpoint().clone();
+    let (endpoint, config) = (listener.endpoint().clone(), listener.config());
     let (router, seen) = router();
     let stop = CancellationToken::new();
     Running {
@@ -309,5 +316,6 @@ pub(super) fn gateway_with(papers: &Papers, port: u16, path: Path, options: &Opt
         task: tokio::spawn(listener.serve(router, Clock::system(), stop.clone())),
         stop,
         endpoint,
+        config,
     }
 }

@@ -88,9 +88,19 @@ async fn assert_broken(running: &mut Running) {
 
 /// A connection without an HTTP/3 library on it, to say what no library says.
 pub(super) async fn raw(papers: &Papers, port: u16) -> quinn::Connection {
+    raw_with(papers, port, quinn::TransportConfig::default()).await
+}
+
+/// The same with other promises to the gateway.
+pub(super) async fn raw_with(
+    papers: &Papers,
+    port: u16,
+    transport: quinn::TransportConfig,
+) -> quinn::Connection {
     let tls = tls::quic_client(tls::client(Some(&papers.ca()), None, &[b"h3"]).unwrap());
     let crypto = QuicClientConfig::try_from(tls).unwrap();
-    let config = quinn::ClientConfig::new(std::sync::Arc::new(crypto));
+    let mut config = quinn::ClientConfig::new(std::sync::Arc::new(crypto));
+    config.transport_config(Arc::new(transport));
     let endpoint = quinn::Endpoint::client(([127, 0, 0, 1], 0).into()).unwrap();
     let connecting = endpoint.connect_with(config, ([127, 0, 0, 1], port).into(), GATEWAY);
     connecting.unwrap().await.unwrap()

@@ -186,10 +186,15 @@ impl Profile {
         Arc::new(config)
     }
 
-    /// For connections that are opened to us.
-    pub fn server_config(&self) -> Arc<TransportConfig> {
+    /// Requests at once on one connection.
+    pub(crate) fn streams(&self) -> u32 {
+        self.figures.max_streams
+    }
+
+    /// For connections that are opened to us. They begin with room for `opening` requests at most.
+    pub fn server_config(&self, opening: u32) -> Arc<TransportConfig> {
         let mut config = self.both();
-        config.max_concurrent_bidi_streams(self.figures.max_streams.into());
+        config.max_concurrent_bidi_streams(self.figures.max_streams.min(opening).into());
         Arc::new(config)
     }
 

@@ -27,7 +27,7 @@ use std::{
 };
 
 use lightpost_clock::Clock;
-use quinn::{ServerConfig, crypto::rustls::QuicServerConfig};
+use quinn::{ServerConfig, TransportConfig, crypto::rustls::QuicServerConfig};
 use ring::digest::{Context, SHA256};
 
 use self::{
@@ -56,6 +56,18 @@ pub struct Place {
     pub file: PathBuf,
     /// What the sessions are bound to: those of another scope are not taken up. See [`scope`].
     pub scope: [u8; 32],
+}
+
+impl Place {
+    /// A client that resumes a session relies on what it was allowed then, and ends the connection when it is allowed less (RFC 9000
+    /// section 7.4.1): sessions end when the profile changes.
+    fn bound_to(mut self, transport: &TransportConfig) -> Self {
+        let mut hash = Context::new(&SHA256);
+        hash.update(&self.scope);
+        hash.update(format!("{transport:?}").as_bytes());
+        self.scope.copy_from_slice(hash.finish().as_ref());
+        self
+    }
 }
 
 /// A scope for [`Place`]: what these files hold. A session stands for a client certificate that was verified once and is not verified
@@ -95,13 +107,14 @@ pub struct Tickets {
 }
 
 impl Tickets {
-    /// QUIC's configuration for a listener with `tls`, but for the transport, and what keeps its sessions.
+    /// QUIC's configuration for a listener with `tls` and `transport`, and what keeps its sessions.
     ///
     /// # Errors
     /// When `tls` cannot be used for QUIC, or the key of the tokens cannot be read or made. Sessions that cannot be read are none.
     pub(crate) fn server_config(
         &self,
         tls: &rustls::ServerConfig,
+        transport: Arc<TransportConfig>,
         paths: &[Path],
     ) -> io::Result<(ServerConfig, Keeper)> {
         let tolerance = self.age_tolerance.unwrap_or_else(|| age_tolerance(paths));
@@ -114,7 +127,7 @@ impl Tickets {
         tls.session_storage = sessions.clone();
         let keeper = Keeper {
             sessions: sessions.clone(),
-            place: self.sessions.clone(),
+            place: self.sessions.clone().map(|place| place.bound_to(&transport)),
         };
         keeper.take_up();
         let time = TlsTime(tls.time_provider.clone());
@@ -124,7 +137,7 @@ impl Tickets {
             sessions,
         };
         let mut config = ServerConfig::with_crypto(Arc::new(crypto));
-        config.time_source(Arc::new(time));
+        config.transport_config(transport).time_source(Arc::new(time));
         validation::configure(&mut config, paths, self.token_key.as_deref())?;
         Ok((config, keeper))
     }
