@@ -35,8 +35,11 @@ pub(crate) async fn run(place: &Place, binary: &Path, mails: usize, progress: &P
         ));
         let mut rounds = Vec::new();
         for round in 1..=ROUNDS {
-            let theirs = theirs(place, kind, mails).await?;
-            let ours = ours(place, binary, kind, mails * 6).await?;
+            // A queue of its own for each: what the last round left behind would be looked through at the start.
+            let place = place.below(&format!("{name}-{round}"))?;
+            let theirs = theirs(&place, kind, mails).await?;
+            let ours = ours(&place, binary, kind, mails * 6).await?;
+            place.remove();
             progress.say(&format!(
                 "  round {round}: Postfix {} {theirs:.0} mails/s, Lightpost {ours:.0} mails/s",
                 Postfix::version()

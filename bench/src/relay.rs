@@ -28,8 +28,10 @@ pub(crate) async fn run(place: &Place, binary: &Path, mails: usize, progress: &P
     ));
     let mut rounds = Vec::new();
     for round in 1..=ROUNDS {
-        let theirs = theirs(place, mails).await?;
-        let ours = ours(place, binary, mails * 4).await?;
+        let place = place.below(&format!("relay-{round}"))?;
+        let theirs = theirs(&place, mails).await?;
+        let ours = ours(&place, binary, mails * 4).await?;
+        place.remove();
         progress.say(&format!(
             "  round {round}: Postfix {theirs:.0} mails/s, Lightpost {ours:.0} mails/s"
         ));
