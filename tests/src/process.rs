@@ -182,6 +182,17 @@ fn group_lives(group: u32) -> bool {
         })
 }
 
+/// Whether all threads of a process are in a tracer's hands.
+pub(crate) fn is_traced(id: &str) -> bool {
+    let threads: Vec<String> = fs::read_dir(format!("/proc/{id}/task"))
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|thread| fs::read_to_string(thread.path().join("status")).ok())
+        .collect();
+    !threads.is_empty() && !threads.iter().any(|status| status.contains("TracerPid:\t0\n"))
+}
+
 /// Whether a process was ended by SIGKILL.
 pub fn was_killed(status: ExitStatus) -> bool {
     status.signal() == Some(9)

@@ -40,6 +40,30 @@ pub struct Fault {
     pub nth: u32,
 }
 
+/// What a record of calls tells apart.
+const RECORDED: &str = "fsync,fdatasync,sendmsg,sendmmsg";
+
+impl Fault {
+    /// strace's arguments.
+    fn strace(self, record: Option<&Path>) -> Vec<String> {
+        let Self { calls, nth } = self;
+        let (file, traced) = match record {
+            Some(file) => (file.display().to_string(), format!("{calls},{RECORDED}")),
+            None => ("/dev/null".into(), calls.to_owned()),
+        };
+        // Without --seccomp-bpf, with which strace 6.1 counts no further than the first call.
+        let mut arguments: Vec<String> = ["-f", "-qq", "-o"].map(String::from).into();
+        arguments.extend([
+            file,
+            "-e".into(),
+            format!("trace={traced}"),
+            "-e".into(),
+            format!("inject={calls}:signal=KILL:when={nth}"),
+        ]);
+        arguments
+    }
+}
+
 impl Program {
     /// A client (`role` "client") or a gateway ("server") by a configuration text; not started.
     pub fn new(
@@ -81,18 +105,27 @@ impl Program {
         self.launch(site, &peer::lightpost(), self.arguments());
     }
 
-    /// Starts it under strace, which kills it at `fault`; does not wait, for it may die at once.
-    pub fn start_with_fault(&mut self, site: &Site, fault: Fault) {
+    /// Starts it under strace, which kills it at `fault` and writes its commits and datagrams to `record`; does not wait, for it
+    /// may die at once.
+    pub fn start_with_fault(&mut self, site: &Site, fault: Fault, record: Option<&Path>) {
         let strace = peer::program("/usr/bin/strace", "strace");
-        // Without --seccomp-bpf, with which strace 6.1 counts no further than the first call.
-        let mut arguments: Vec<String> = ["-f", "-qq", "-o", "/dev/null", "-e"].map(String::from).into();
-        arguments.push(format!("trace={}", fault.calls));
-        arguments.push("-e".into());
-        arguments.push(format!("inject={}:signal=KILL:when={}", fault.calls, fault.nth));
+        let mut arguments = fault.strace(record);
         arguments.extend(["/usr/bin/setpriv", "--pdeathsig", "KILL", "--"].map(String::from));
         arguments.push(peer::lightpost().display().to_string());
         arguments.extend(self.arguments());
         self.launch(site, &strace, arguments);
+    }
+
+    /// The same for the running program: its calls are counted from now on. Returns strace.
+    #[track_caller]
+    pub fn fault_from_now(&mut self, site: &Site, fault: Fault, record: Option<&Path>) -> Process {
+        let strace = peer::program("/usr/bin/strace", "strace");
+        let mut arguments = fault.strace(record);
+        let id = self.process().id().to_string();
+        arguments.extend(["-p".into(), id.clone()]);
+        let mut strace = Process::start(site, "strace", &strace, arguments);
+        strace.wait_ready(|| process::is_traced(&id));
+        strace
     }
 
     fn launch(&mut self, site: &Site, program: &Path, arguments: Vec<String>) {

@@ -3,7 +3,8 @@
 //!
 //! The killed program is the release binary without any hook: strace kills it on entering its Nth call of a kind. Before the
 //! Nth sync is before a commit, before the next call after it is behind the commit; datagrams, answers and connections are
-//! walked through in the same way (`docs/decisions/0002-kill-points-are-system-calls.md`).
+//! walked through in the same way (`docs/decisions/0002-kill-points-are-system-calls.md`). The failover has points of its own in
+//! `kill_failover.rs`.
 
 #![allow(
     clippy::unwrap_used,
@@ -14,7 +15,6 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs,
     sync::{
         Mutex,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -204,7 +204,7 @@ impl Kills {
             for nth in *steps {
                 program.kill();
                 self.note_gateway(role, tap);
-                program.start_with_fault(site, Fault { calls, nth: *nth });
+                program.start_with_fault(site, Fault { calls, nth: *nth }, None);
                 let mut end = None;
                 let ended = wait::holds_within(Duration::from_secs(5), || {
                     end = program.process().ended();
@@ -303,16 +303,7 @@ fn judge(
     gateway_killed_at: &[Duration],
     client: &Program,
 ) {
-    let mut copies: BTreeMap<String, usize> = BTreeMap::new();
-    for file in BOXES.iter().flat_map(|user| dovecot.on_disk(user)) {
-        let mail = fs::read(&file).unwrap();
-        let text = String::from_utf8_lossy(&mail[..mail.len().min(8192)]).into_owned();
-        let id = text
-            .lines()
-            .find_map(|line| line.strip_prefix("Message-ID: "))
-            .unwrap();
-        *copies.entry(id.to_owned()).or_default() += 1;
-    }
+    let copies = dovecot.copies(&BOXES);
     let acknowledged = ledger.acknowledged.lock().unwrap();
     let lost: Vec<&String> = acknowledged
         .iter()
