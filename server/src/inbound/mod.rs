@@ -133,7 +133,8 @@ impl Inbound {
             .map(Semaphore::try_acquire)
             .transpose();
         let (Ok(_share), Ok(_room)) = (share, self.room.try_acquire()) else {
-            return Err(Problem::too_many("too many objects arrive at once", BUSY));
+            let busy = Problem::too_many("too many objects arrive at once", BUSY);
+            return self.unless_known(&heading, busy).await;
         };
         let limits = ReadLimits {
             octets: self.config.accept.max_object,
@@ -142,7 +143,19 @@ impl Inbound {
         let body = request.into_body();
         let mut reader = BodyReader::new(body, heading.encoding, limits, self.clock.clone())?;
         let batch = self.read(&mut reader, &heading).await;
-        self.conclude(batch, heading).await
+        match self.conclude(batch, &heading).await {
+            Err(problem) if small => self.unless_known(&heading, problem).await,
+            outcome => outcome,
+        }
+    }
+
+    /// `problem`, unless this is a repeat of what was stored: "not taken" must not be said of that.
+    async fn unless_known(&self, heading: &Heading<'_>, problem: Problem) -> Result<Response, Problem> {
+        match self.known(heading).await {
+            Ok(Some(response)) => Ok(response),
+            // The first fault says more than that of looking.
+            Ok(None) | Err(_) => Err(problem),
+        }
     }
 
     fn heading<'a>(
@@ -218,7 +231,7 @@ impl Inbound {
     }
 
     /// Decides about an object that was read, and stores what is accepted.
-    async fn conclude(&self, batch: Batch, heading: Heading<'_>) -> Result<Response, Problem> {
+    async fn conclude(&self, batch: Batch, heading: &Heading<'_>) -> Result<Response, Problem> {
         let digest = match sound(&batch, &heading.digests) {
             Ok(digest) => digest,
             Err(problem) => {
@@ -227,14 +240,14 @@ impl Inbound {
             }
         };
         let now = self.clock.now();
-        let verdicts = judge::judge(batch.transactions, heading.peer, &self.config, now, &heading);
+        let verdicts = judge::judge(batch.transactions, heading.peer, &self.config, now, heading);
         let answer = answer::Answer::new(&verdicts.refusals, batch.error.map(Problem::from));
         for unused in &verdicts.unused {
             discard_new(&*self.store, unused).await;
         }
         if verdicts.messages.is_empty() {
             // Nothing is taken now, but the first copy may have been, by rules that have changed since.
-            if let Some(response) = self.known(&heading).await? {
+            if let Some(response) = self.known(heading).await? {
                 return Ok(response);
             }
             // Nothing was taken, so nothing has to be remembered: a repeat is judged afresh.

@@ -76,6 +76,8 @@ pub(super) struct Lane {
     pub(super) path: Path,
     pub(super) config: Arc<TransportConfig>,
     pub(super) hedge: Arc<Hedge>,
+    /// Whether a mail may leave in the first flight.
+    pub(super) early: bool,
 }
 
 /// Where a connection leads.
@@ -155,7 +157,14 @@ impl QuicTransport {
                 _ => 1,
             };
             let hedge = Arc::new(Hedge::new(profile.hedge(), copies));
-            lanes.insert(path.name.clone(), Lane { path, config, hedge });
+            let early = profile.early_data();
+            let lane = Lane {
+                path,
+                config,
+                hedge,
+                early,
+            };
+            lanes.insert(lane.path.name.clone(), lane);
         }
         let closed = CancellationToken::new();
         Ok(Self {
@@ -289,7 +298,7 @@ impl QuicTransport {
             Wear::Old => self.clock.instant() - session.begun >= RENEWAL,
             Wear::Long => session.is_early(),
         };
-        if !wanted || session.renewing.swap(true, Ordering::Relaxed) {
+        if !wanted || !lane.early || session.renewing.swap(true, Ordering::Relaxed) {
             return;
         }
         let (dialer, target, leg) = (self.dialer.clone(), target.clone(), Leg::of(lane).cold());

@@ -58,7 +58,7 @@ impl Leg {
         let path = &lane.path;
         Self {
             config: lane.config.clone(),
-            cold: false,
+            cold: !lane.early,
             within: path.connect_within(),
             round_trip: path.one_way_min.saturating_add(path.one_way_max),
             longest: path.round_trip_max().saturating_add(Duration::from_secs(60)),

@@ -5,7 +5,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use lightpost_clock::{Clock, add};
 
 use super::support::{
-    CLIENT, End, GATEWAY, Loopback, Papers, Pieces, Running, deadline, exchange, gateway, gateway_on,
+    CLIENT, End, GATEWAY, Loopback, Papers, Pieces, Running, deadline, early, exchange, gateway, gateway_on,
     gateway_with, json_of, replied, send,
 };
 use crate::{
@@ -32,7 +32,7 @@ impl Client {
         let settings = Settings {
             trust: Some(papers.ca()),
             identity: identity.then(|| papers.issue(CLIENT)),
-            paths: vec![Path::earth()],
+            paths: vec![early()],
             sessions: Some(papers.file("sessions")),
         };
         let clock = Clock::system();
@@ -245,7 +245,7 @@ async fn a_gateway_that_grants_less_gets_the_request_again() {
 }
 
 fn granting(streams: u32) -> Path {
-    let mut path = Path::earth();
+    let mut path = early();
     path.quic.max_streams = Some(streams);
     path
 }
@@ -433,7 +433,7 @@ async fn another_process() {
     let settings = Settings {
         trust: Some(setting("RESUME_TRUST")),
         identity: Some((setting("RESUME_CHAIN"), setting("RESUME_KEY"))),
-        paths: vec![Path::earth()],
+        paths: vec![early()],
         sessions: Some(setting("RESUME_FILE")),
     };
     let port = std::env::var("RESUME_PORT").unwrap().parse().unwrap();

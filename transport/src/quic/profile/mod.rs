@@ -54,6 +54,7 @@ struct Figures {
     padding: bool,
     connection_id: u8,
     grease: bool,
+    early_data: bool,
     /// Threshold and delay; `None` leaves acknowledgement to the peer's own defaults.
     acks: Option<(u32, Duration)>,
     congestion: Congestion,
@@ -134,6 +135,11 @@ pub(crate) fn server_wire(paths: &[Path]) -> Wire {
 }
 
 impl Profile {
+    /// Whether a mail may leave in the first flight of a connection, with a session from before.
+    pub(crate) fn early_data(&self) -> bool {
+        self.figures.early_data
+    }
+
     /// Every setting with its value and reason.
     pub fn settings(&self) -> &[Setting] {
         &self.settings

@@ -87,6 +87,8 @@ pub struct Overrides {
     pub connection_id: Option<u32>,
     /// Whether the fixed bit of QUIC is greased (RFC 9287).
     pub grease: Option<bool>,
+    /// Whether a mail may leave in the first flight of a connection.
+    pub early_data: Option<bool>,
     /// Whether every datagram is filled up.
     pub padding: Option<bool>,
 }
@@ -120,6 +122,7 @@ impl Overrides {
             renew_at: section.get("renew_at"),
             connection_id: section.get("connection_id"),
             grease: section.get("grease"),
+            early_data: section.get("early_data"),
             padding: section.get("padding"),
         };
         let sound = overrides.are_in_range(section);

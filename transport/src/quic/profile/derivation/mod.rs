@@ -45,6 +45,7 @@ impl Derivation<'_> {
         let padding = self.padding();
         let connection_id = self.connection_id();
         let grease = self.grease();
+        let early_data = self.early_data();
         let acks = self.acks(mtu);
         let congestion = self.congestion();
         let hold = self.hold(congestion);
@@ -65,6 +66,7 @@ impl Derivation<'_> {
             padding,
             connection_id,
             grease,
+            early_data,
             acks,
             congestion,
             hold,

@@ -78,6 +78,25 @@ impl Derivation<'_> {
         )
     }
 
+    pub(super) fn early_data(&mut self) -> bool {
+        let terrestrial = self.path.is_terrestrial();
+        self.choose(
+            "early_data",
+            self.path.quic.early_data,
+            || match terrestrial {
+                true => (
+                    false,
+                    "the round trip that it saves is short here; what has left cannot go to another gateway at once when this one is dead",
+                ),
+                false => (
+                    true,
+                    "the draft asks for 0-RTT: a mail arrives after one light time instead of three, wherever a session from before is known",
+                ),
+            },
+            on_off,
+        )
+    }
+
     /// How often the peer acknowledges what we send.
     pub(super) fn acks(&mut self, mtu: Option<u16>) -> Option<(u32, Duration)> {
         let (path, fixed) = (self.path, &self.path.quic);
