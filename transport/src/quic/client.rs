@@ -4,7 +4,10 @@ use std::{
     collections::HashMap,
     net::IpAddr,
     path::PathBuf,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -21,7 +24,7 @@ use url::{Host, Url};
 use super::{
     datagram::{LineCounters, Policy, Wire},
     dial::{Dialer, Leg},
-    hedge::Hedge,
+    hedge::{Hedge, is_final},
     net::{Kernel, Net},
     profile,
     resume::{self, Sessions, Wear},
@@ -86,6 +89,15 @@ pub(super) struct Target {
     pub(super) host: Host<String>,
     pub(super) port: u16,
     pub(super) path: String,
+}
+
+/// What is known of a request that may have left.
+#[derive(Default)]
+pub(super) struct UnderWay {
+    /// The session that carries it, once it may have left.
+    pub(super) session: Mutex<Option<Arc<Session>>>,
+    /// Whether a second copy may have left, on a connection of its own. Never unset.
+    pub(super) repeated: AtomicBool,
 }
 
 /// A connection that is being opened, or stands; everybody who needs it waits for the same one.
@@ -326,7 +338,7 @@ impl QuicTransport {
         exchange: &Exchange,
         target: &Target,
         lane: &Lane,
-        under_way: &Mutex<Option<Arc<Session>>>,
+        under_way: &UnderWay,
     ) -> Outcome {
         let gateway = authority(&exchange.gateway);
         let mut lost: Option<String> = None;
@@ -344,11 +356,18 @@ impl QuicTransport {
                     return Outcome::Failed(failure);
                 }
             };
-            let mark = || *lock(under_way) = Some(session.clone());
+            let mark = || *lock(&under_way.session) = Some(session.clone());
             let broken = match session.post(exchange, mark).await {
                 Ok(reply) => {
                     self.renew(target, lane, &session);
-                    return Outcome::Replied(reply);
+                    return match lost {
+                        // The first copy may have been stored all the same.
+                        Some(cause) if !is_final(reply.status) => Outcome::Failed(Failure::Interrupted {
+                            gateway,
+                            cause: format!("{cause}; sent again and answered {}", reply.status),
+                        }),
+                        _ => Outcome::Replied(reply),
+                    };
                 }
                 Err(broken) => broken,
             };
@@ -369,7 +388,9 @@ impl QuicTransport {
                 }
                 Broken::NotSent(cause) => {
                     self.forget(target, &session);
-                    *lock(under_way) = None;
+                    if lost.is_none() {
+                        *lock(&under_way.session) = None;
+                    }
                     if reused {
                         continue;
                     }
@@ -414,19 +435,20 @@ impl Transport for QuicTransport {
             Ok(found) => found,
             Err(cause) => return Outcome::Failed(Failure::Unreachable { gateway, cause }),
         };
-        let under_way = Mutex::new(None);
+        let under_way = UnderWay::default();
         tokio::select! {
             outcome = self.hedged(&exchange, &target, lane, &under_way) => outcome,
             () = self.clock.sleep_until(deadline) => {
                 let waited = until(start, self.clock.now());
-                let session = lock(&under_way).take();
-                Outcome::Failed(match session {
-                    Some(session) => {
-                        // Silence may mean a gateway that has forgotten this connection.
-                        self.forget(&target, &session);
-                        Failure::NoReply { gateway, waited }
-                    }
-                    None => Failure::Unreachable {
+                let session = lock(&under_way.session).take();
+                let left = session.is_some() || under_way.repeated.load(Ordering::Relaxed);
+                if let Some(session) = session {
+                    // Silence may mean a gateway that has forgotten this connection.
+                    self.forget(&target, &session);
+                }
+                Outcome::Failed(match left {
+                    true => Failure::NoReply { gateway, waited },
+                    false => Failure::Unreachable {
                         gateway,
                         cause: format!("no connection within {}", lightpost_config::duration_text(waited)),
                     },
@@ -452,7 +474,7 @@ fn sweep(pool: &mut HashMap<Target, Connecting>) {
     });
 }
 
-fn authority(url: &Url) -> String {
+pub(super) fn authority(url: &Url) -> String {
     match (url.host_str(), url.port()) {
         (Some(host), Some(port)) => format!("{host}:{port}"),
         (Some(host), None) => host.to_owned(),

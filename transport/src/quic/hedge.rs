@@ -20,13 +20,14 @@ use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt, stream::BoxStream};
 use http::StatusCode;
 use tokio::sync::Notify;
+use url::Url;
 
 use super::{
-    client::{Connecting, Lane, QuicTransport, Target, lock},
+    client::{Connecting, Lane, QuicTransport, Target, UnderWay, authority, lock},
     profile::HedgeFigures,
     session::Session,
 };
-use crate::{Exchange, Object, Outcome, Path, Reply};
+use crate::{Exchange, Failure, Object, Outcome, Path, Reply};
 
 /// What a gateway may take to store a mail and answer, with its delay before it acknowledges.
 const ANSWERING: Duration = Duration::from_secs(2);
@@ -200,7 +201,7 @@ impl QuicTransport {
         exchange: &Exchange,
         target: &Target,
         lane: &Lane,
-        under_way: &Mutex<Option<Arc<Session>>>,
+        under_way: &UnderWay,
     ) -> Outcome {
         if !lane.hedge.figures.on {
             return self.attempt(exchange, target, lane, under_way).await;
@@ -225,32 +226,35 @@ impl QuicTransport {
         };
         lane.hedge.repeated.fetch_add(1, Ordering::Relaxed);
         tracing::info!(exchange = %exchange.id, path = lane.path.name, "no reply yet; sent again on another connection");
-        let mut again = std::pin::pin!(self.again(exchange, target, lane, &overdue.session));
+        let mut again = std::pin::pin!(self.again(exchange, target, lane, &overdue.session, under_way));
         tokio::select! {
-            outcome = &mut first => match outcome {
-                Outcome::Failed(failure) => match again.await {
+            outcome = &mut first => {
+                let outcome = self.learned(outcome, target, lane, under_way);
+                if let Outcome::Replied(reply) = &outcome
+                    && (is_final(reply.status) || !under_way.repeated.load(Ordering::Relaxed))
+                {
+                    return outcome;
+                }
+                match again.await {
                     Some(reply) => lane.hedge.won(reply),
-                    None => Outcome::Failed(failure),
-                },
-                outcome => self.learned(outcome, target, lane, under_way),
-            },
+                    None => unsettled(outcome, &exchange.gateway, under_way),
+                }
+            }
             reply = &mut again => match reply {
                 Some(reply) => lane.hedge.won(reply),
-                None => self.learned(first.await, target, lane, under_way),
+                None => {
+                    let outcome = self.learned(first.await, target, lane, under_way);
+                    unsettled(outcome, &exchange.gateway, under_way)
+                }
             },
         }
     }
 
     /// Ends when the reply is overdue and sending again may help.
-    async fn overdue(
-        &self,
-        lane: &Lane,
-        reading: &Reading,
-        under_way: &Mutex<Option<Arc<Session>>>,
-    ) -> Overdue {
+    async fn overdue(&self, lane: &Lane, reading: &Reading, under_way: &UnderWay) -> Overdue {
         let hedge = &lane.hedge;
         reading.whole.notified().await;
-        let session = lock(under_way).clone();
+        let session = lock(&under_way.session).clone();
         let (Some(session), true) = (
             session,
             reading.octets.load(Ordering::Relaxed) <= hedge.figures.up_to,
@@ -306,6 +310,7 @@ impl QuicTransport {
         target: &Target,
         lane: &Lane,
         than: &Arc<Session>,
+        under_way: &UnderWay,
     ) -> Option<Reply> {
         let session = match self.other(target, lane, than).await {
             Ok(session) => session,
@@ -314,7 +319,8 @@ impl QuicTransport {
                 return None;
             }
         };
-        match session.post(exchange, || ()).await {
+        let mark = || under_way.repeated.store(true, Ordering::Relaxed);
+        match session.post(exchange, mark).await {
             Ok(reply) if is_final(reply.status) => Some(reply),
             Ok(reply) => {
                 tracing::debug!(status = %reply.status, "the repeat is not taken; waiting on");
@@ -346,7 +352,11 @@ impl QuicTransport {
     /// The connection that may replace the current one, opened when there is none.
     fn spare(&self, target: &Target, lane: &Lane) -> Connecting {
         let mut spares = lock(&lane.hedge.spares);
-        spares.retain(|_, spare| !matches!(spare.peek(), Some(Err(_))));
+        spares.retain(|_, spare| match spare.peek() {
+            Some(Ok(session)) => session.stands(),
+            Some(Err(_)) => false,
+            None => true,
+        });
         spares
             .entry(target.clone())
             .or_insert_with(|| self.dial(target, lane))
@@ -375,14 +385,8 @@ impl QuicTransport {
     }
 
     /// Takes the round trip of the connection that brought a reply, and replaces a connection whose round trip is ruined.
-    fn learned(
-        &self,
-        outcome: Outcome,
-        target: &Target,
-        lane: &Lane,
-        under_way: &Mutex<Option<Arc<Session>>>,
-    ) -> Outcome {
-        let session = lock(under_way).clone();
+    fn learned(&self, outcome: Outcome, target: &Target, lane: &Lane, under_way: &UnderWay) -> Outcome {
+        let session = lock(&under_way.session).clone();
         if let (Outcome::Replied(_), Some(session)) = (&outcome, session) {
             let round_trip = session.round_trip();
             lane.hedge.learn(&lane.path, round_trip);
@@ -404,13 +408,56 @@ impl QuicTransport {
     }
 }
 
-/// Whether a repeat's answer is the answer to the exchange: one that asks to come again may only mean that the first one is being worked on.
-fn is_final(status: StatusCode) -> bool {
+/// What is known of an exchange whose repeat brought no final reply, after `outcome` of its first copy. One of two copies may be stored
+/// whatever was said of the other: then the exchange stays open, to be repeated under the same id.
+fn unsettled(outcome: Outcome, gateway: &Url, under_way: &UnderWay) -> Outcome {
+    if !under_way.repeated.load(Ordering::Relaxed) {
+        return outcome;
+    }
+    let cause = match outcome {
+        Outcome::Replied(reply) if !is_final(reply.status) => {
+            format!("sent twice and answered {}", reply.status)
+        }
+        Outcome::Failed(Failure::Unreachable { cause, .. }) => cause,
+        outcome => return outcome,
+    };
+    let gateway = authority(gateway);
+    Outcome::Failed(Failure::Interrupted { gateway, cause })
+}
+
+/// Whether an answer to one of two copies is the answer to the exchange: one that asks to come again may only mean that the other copy is
+/// being worked on, and one that asks who we are, or sends us
+/// elsewhere, says nothing about the other copy at all.
+pub(super) fn is_final(status: StatusCode) -> bool {
     let later = [
+        StatusCode::UNAUTHORIZED,
+        StatusCode::FORBIDDEN,
+        StatusCode::PROXY_AUTHENTICATION_REQUIRED,
         StatusCode::REQUEST_TIMEOUT,
         StatusCode::CONFLICT,
         StatusCode::TOO_EARLY,
         StatusCode::TOO_MANY_REQUESTS,
     ];
-    !status.is_server_error() && !later.contains(&status)
+    !status.is_redirection() && !status.is_server_error() && !later.contains(&status)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_copy_that_did_not_leave_says_nothing_about_the_other() {
+        let url = "https://gw1.moon.example/in".parse().unwrap();
+        for repeated in [false, true] {
+            let under_way = UnderWay::default();
+            under_way.repeated.store(repeated, Ordering::Relaxed);
+            let (gateway, cause) = ("gw1".to_owned(), "no answer".to_owned());
+            let outcome = Outcome::Failed(Failure::Unreachable { gateway, cause });
+            match unsettled(outcome, &url, &under_way) {
+                Outcome::Failed(Failure::Unreachable { .. }) => assert!(!repeated),
+                Outcome::Failed(Failure::Interrupted { .. }) => assert!(repeated),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
 }

@@ -3,9 +3,17 @@ use std::{
     time::{Duration, Instant},
 };
 
+use axum::Router;
 use bytes::Bytes;
+use http::StatusCode;
+use lightpost_clock::Clock;
+use tokio_util::sync::CancellationToken;
 
 use super::support::{BEGINNING, End, Gated, Papers, Pieces, exchange, gateway_on, json_of, replied, send};
+use crate::{
+    Failure, Outcome, Path,
+    quic::listener::{Listener, Options},
+};
 
 /// A gateway that vanishes without a word, as `kill -9` makes it, and comes back on the same port.
 #[tokio::test]
@@ -29,6 +37,43 @@ async fn a_restarted_gateway_is_noticed_at_once() {
     replied(send(&client, exchange(relay.port, "/echo", Pieces::of("two"))).await);
     assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
     assert_eq!(second.endpoint.stats().accepted_handshakes, 1);
+}
+
+/// What went over the lost connection may be stored, whatever is said of what went after it.
+#[tokio::test]
+async fn a_resend_that_is_not_taken_leaves_the_exchange_open() {
+    let papers = Papers::new();
+    let key = papers.file("reset.key");
+    let first = gateway_on(&papers, 0, Some(&key));
+    let client = papers.client(false);
+    let relay = Forwarder::start(first.port).await;
+    replied(send(&client, exchange(relay.port, "/echo", Pieces::of("one"))).await);
+    relay.mute();
+    first.stop.cancel();
+    first.task.await.unwrap();
+    drop(first.endpoint);
+    let options = Options {
+        reset_key: Some(key),
+        ..Options::default()
+    };
+    let address = (std::net::Ipv4Addr::LOCALHOST, 0).into();
+    let listener = Listener::bind(address, &papers.server_tls(), &[Path::earth()], &options).unwrap();
+    let second = listener.endpoint().clone();
+    let router = Router::new().fallback(async || StatusCode::SERVICE_UNAVAILABLE);
+    let stop = CancellationToken::new();
+    let task = tokio::spawn(listener.serve(router, Clock::system(), stop.clone()));
+    relay.lead_to(second.local_addr().unwrap().port());
+    let outcome = send(&client, exchange(relay.port, "/echo", Pieces::of("two"))).await;
+    assert!(
+        matches!(outcome, Outcome::Failed(Failure::Interrupted { .. })),
+        "{outcome:?}"
+    );
+    assert_eq!(second.stats().accepted_handshakes, 1);
+    // One that went once only has its answer.
+    let reply = replied(send(&client, exchange(relay.port, "/echo", Pieces::of("three"))).await);
+    assert_eq!(reply.status, StatusCode::SERVICE_UNAVAILABLE);
+    stop.cancel();
+    task.await.unwrap();
 }
 
 #[tokio::test]

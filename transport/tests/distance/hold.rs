@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use http::StatusCode;
 use lightpost_sim::{link::DirectionOptions, net::Way};
-use lightpost_transport::{Path, quic::datagram::Policy};
+use lightpost_transport::{Failure, Outcome, Path, quic::datagram::Policy};
 
 use super::world::*;
 
@@ -103,4 +104,38 @@ fn mails_under_way_in_an_outage_are_not_all_sent_again() {
         assert!(hedges.repeated <= 1, "{hedges:?}");
         assert!(octets < 100 * 4_900, "{octets}");
     });
+}
+
+/// The first copy of a mail is answered so late that a second one is out by then.
+#[test]
+fn what_is_said_of_one_copy_is_not_the_answer_while_the_other_may_be_stored() {
+    const LATE: Duration = Duration::from_secs(300);
+    let papers = Papers::new();
+    let cases = [
+        ((LATE, 503), (Duration::ZERO, 202), Some(202)),
+        ((LATE, 403), (Duration::ZERO, 202), Some(202)),
+        ((LATE, 403), (Duration::ZERO, 503), None),
+        ((LATE * 3, 503), (Duration::ZERO, 401), None),
+        ((LATE * 3, 202), (Duration::ZERO, 403), Some(202)),
+        ((LATE, 422), (LATE, 503), Some(422)),
+    ];
+    for (first, second, expected) in cases {
+        virtually(async || {
+            let mut path = mars();
+            path.quic.hedge = Some(true);
+            let mut world = World::new(&papers, path.clone(), link(&path), 1);
+            world.mail(4096).await;
+            let answers =
+                [first, second].map(|(after, status)| (after, StatusCode::from_u16(status).unwrap()));
+            world.answers.lock().unwrap().extend(answers);
+            let outcome = send(&world.client, &world.clock, 4096).await;
+            assert_eq!(world.client.hedges().repeated, 1);
+            let status = match &outcome {
+                Outcome::Replied(reply) => Some(reply.status.as_u16()),
+                Outcome::Failed(Failure::Interrupted { .. }) => None,
+                other => panic!("{other:?}"),
+            };
+            assert_eq!(status, expected, "{first:?}, {second:?}: {outcome:?}");
+        });
+    }
 }

@@ -1,9 +1,10 @@
 //! A client on Earth, a gateway on the far side, and space between them.
 
 use std::{
+    collections::VecDeque,
     future::Future,
     net::{IpAddr, SocketAddr},
-    sync::Arc,
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -68,10 +69,15 @@ pub(crate) struct Arrival {
     pub(crate) at: Duration,
 }
 
+/// What the gateway says to the next mails, each after a time; `202` at once when there is nothing.
+pub(crate) type Answers = Arc<Mutex<VecDeque<(Duration, StatusCode)>>>;
+
 #[derive(Clone)]
 struct Gateway {
     space: Space,
     arrivals: mpsc::UnboundedSender<Arrival>,
+    clock: Clock,
+    answers: Answers,
 }
 
 pub(crate) struct World {
@@ -80,6 +86,7 @@ pub(crate) struct World {
     pub(crate) client: Arc<QuicTransport>,
     pub(crate) path: Path,
     pub(crate) arrivals: mpsc::UnboundedReceiver<Arrival>,
+    pub(crate) answers: Answers,
     settings: Settings,
     stop: CancellationToken,
     _folder: tempfile::TempDir,
@@ -130,9 +137,12 @@ impl World {
         )
         .unwrap();
         let (arrived, arrivals) = mpsc::unbounded_channel();
+        let answers = Answers::default();
         let router = Router::new().route("/in", post(take)).with_state(Gateway {
             space: space.clone(),
             arrivals: arrived,
+            clock: clock.clone(),
+            answers: answers.clone(),
         });
         let stop = CancellationToken::new();
         tokio::spawn(listener.serve(router, clock.clone(), stop.clone()));
@@ -152,6 +162,7 @@ impl World {
             settings,
             path,
             arrivals,
+            answers,
             stop,
             _folder: folder,
         }
@@ -258,5 +269,10 @@ async fn take(State(gateway): State<Gateway>, mut body: Body) -> StatusCode {
         octets,
         at: gateway.space.elapsed(),
     });
-    StatusCode::ACCEPTED
+    let answer = gateway.answers.lock().unwrap().pop_front();
+    let Some((after, status)) = answer else {
+        return StatusCode::ACCEPTED;
+    };
+    gateway.clock.sleep(after).await;
+    status
 }
