@@ -1,7 +1,7 @@
 //! Stateless resets that work after a restart: a kept key, and connection ids that need no state to be recognised.
 
 use std::{
-    fs::OpenOptions,
+    fs::{File, OpenOptions},
     io::{self, Write},
     os::unix::fs::OpenOptionsExt,
     path::Path,
@@ -72,7 +72,9 @@ pub(crate) fn replace(path: &Path, octets: &[u8]) -> io::Result<()> {
         .open(beside)?;
     file.write_all(octets)?;
     file.sync_all()?;
-    std::fs::rename(beside, path)
+    std::fs::rename(beside, path)?;
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
 }
 
 /// Random connection ids. Unlike quinn's own, which a restarted endpoint takes for garbage, they are answered with a reset.

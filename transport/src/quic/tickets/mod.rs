@@ -22,7 +22,7 @@ mod value;
 use std::{
     io,
     path::{Path as FilePath, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -127,6 +127,7 @@ impl Tickets {
         tls.session_storage = sessions.clone();
         let keeper = Keeper {
             sessions: sessions.clone(),
+            writing: Arc::default(),
             place: self.sessions.clone().map(|place| place.bound_to(&transport)),
         };
         keeper.take_up();
@@ -146,6 +147,8 @@ impl Tickets {
 /// Writes a listener's sessions behind its back.
 pub(crate) struct Keeper {
     sessions: Arc<Sessions>,
+    /// Held while the disk is written to: a write goes on when nobody waits for it any more.
+    writing: Arc<Mutex<()>>,
     place: Option<Place>,
 }
 
@@ -184,11 +187,16 @@ impl Keeper {
     /// # Errors
     /// When they cannot be written.
     pub(crate) async fn write(&self) -> io::Result<()> {
-        let sessions = self.sessions.all();
         let Some(place) = self.place.clone() else {
             return Ok(());
         };
-        tokio::task::spawn_blocking(move || disk::write(&place.file, &place.scope, &sessions))
+        let (sessions, writing) = (self.sessions.clone(), self.writing.clone());
+        let write = move || {
+            // In this order, so that the last image is also the newest.
+            let _alone = writing.lock().unwrap_or_else(PoisonError::into_inner);
+            disk::write(&place.file, &place.scope, &sessions.all())
+        };
+        tokio::task::spawn_blocking(write)
             .await
             .map_err(io::Error::other)?
     }
