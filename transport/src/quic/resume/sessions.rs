@@ -3,7 +3,10 @@
 use std::{
     collections::HashMap,
     path::Path,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -69,6 +72,8 @@ pub(crate) struct Sessions {
     pub(super) journal: Option<Journal>,
     /// The id of the next record.
     next: Mutex<u64>,
+    /// Whether a task that writes is about to begin.
+    flushing: AtomicBool,
 }
 
 impl Sessions {
@@ -84,6 +89,7 @@ impl Sessions {
             gateways: Mutex::default(),
             journal,
             next: Mutex::new(last.unwrap_or(0).saturating_add(1)),
+            flushing: AtomicBool::new(false),
         })
     }
 
@@ -120,7 +126,7 @@ impl Sessions {
             now: self.now().saturating_add(ahead.as_secs_f64().round() as u64),
         }));
         let sessions = self.clone();
-        config.token_store(Arc::new(Tokens { sessions, gateway }));
+        config.token_store(Arc::new(Tokens::new(sessions, gateway)));
         config
     }
 
@@ -293,7 +299,12 @@ impl Sessions {
         }
         let sessions = self.clone();
         match tokio::runtime::Handle::try_current() {
-            Ok(runtime) => drop(runtime.spawn_blocking(move || sessions.write())),
+            Ok(_) if self.flushing.swap(true, Ordering::AcqRel) => {}
+            Ok(runtime) => drop(runtime.spawn_blocking(move || {
+                // What is noted from here on may need another one.
+                sessions.flushing.store(false, Ordering::Release);
+                sessions.write();
+            })),
             Err(_) => sessions.write(),
         }
     }

@@ -244,10 +244,7 @@ fn clock(now: u64) -> Clock {
 async fn tokens_outlive_a_restart_and_serve_once() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("sessions");
-    let tokens = |sessions: &Arc<Sessions>| Tokens {
-        sessions: sessions.clone(),
-        gateway: "gw1".into(),
-    };
+    let tokens = |sessions: &Arc<Sessions>| Tokens::new(sessions.clone(), "gw1".into());
     let tls = config();
     let first = Sessions::open(Some(&file), clock(NOW));
     for token in ["one", "two", "three"] {
@@ -264,6 +261,20 @@ async fn tokens_outlive_a_restart_and_serve_once() {
     let third = Sessions::open(Some(&file), clock(NOW + DAY));
     third.rehydrate(&tls);
     assert_eq!(tokens(&third).take("gw1"), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_gateway_that_gives_token_after_token_is_not_listened_to() {
+    let sessions = Sessions::open(None, clock(NOW));
+    let tokens = Tokens::new(sessions.clone(), "gw1".into());
+    for number in 1..=20u8 {
+        tokens.insert("gw1", vec![number].into());
+    }
+    assert_eq!(tokens.take("gw1").unwrap(), [8].as_slice());
+    // Another connection's are taken again.
+    let tokens = Tokens::new(sessions, "gw1".into());
+    tokens.insert("gw1", vec![21].into());
+    assert_eq!(tokens.take("gw1").unwrap(), [21].as_slice());
 }
 
 fn config() -> Arc<rustls::ClientConfig> {

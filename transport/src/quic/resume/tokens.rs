@@ -3,7 +3,10 @@
 //! A gateway that is shown one may answer with more than three times the octets that it got, so a long certificate chain costs no
 //! further round trip.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
 
 use bytes::Bytes;
 use quinn::TokenStore;
@@ -16,14 +19,28 @@ use super::{
 
 /// A longer token is not kept; rustls' and quinn's own have about a hundred octets.
 const LONGEST: usize = 1024;
+/// Tokens that are taken of one connection; a gateway that goes on is not listened to.
+const MOST: usize = 8;
 
 /// The tokens of one gateway.
 pub(super) struct Tokens {
-    pub(super) sessions: Arc<Sessions>,
-    pub(super) gateway: Arc<str>,
+    sessions: Arc<Sessions>,
+    gateway: Arc<str>,
+    /// How many came over this connection.
+    taken: AtomicUsize,
 }
 
 impl Tokens {
+    /// Those that come over one connection.
+    pub(super) fn new(sessions: Arc<Sessions>, gateway: Arc<str>) -> Self {
+        let taken = AtomicUsize::new(0);
+        Self {
+            sessions,
+            gateway,
+            taken,
+        }
+    }
+
     fn spent(&self, octets: Vec<u8>) {
         let gateway = self.gateway.to_string();
         self.sessions.note(Entry::TokenUsed { gateway, octets });
@@ -32,7 +49,7 @@ impl Tokens {
 
 impl TokenStore for Tokens {
     fn insert(&self, _: &str, token: Bytes) {
-        if token.len() > LONGEST {
+        if token.len() > LONGEST || self.taken.fetch_add(1, Ordering::Relaxed) >= MOST {
             return;
         }
         let now = self.sessions.now();
