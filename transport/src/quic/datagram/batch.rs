@@ -73,15 +73,22 @@ fn take(state: &mut State, index: usize, now: Instant) -> Option<Datagram> {
     let State {
         lines, amplification, ..
     } = state;
+    // First copies were counted when QUIC wrote them: what still waits here must not make room for a repeat.
     let allows = |datagram: &Datagram| match amplification {
-        Some(sums) => sums.allows(canonical(datagram.destination), datagram.contents.len() as u64),
+        Some(sums) => {
+            let (to, octets) = (canonical(datagram.destination), datagram.contents.len() as u64);
+            let allowed = sums.allows(to, octets);
+            if allowed {
+                sums.sent(to, octets);
+            }
+            allowed
+        }
         None => true,
     };
-    let datagram = lines.get_mut(index)?.take(now, allows)?;
-    account(state, &datagram);
-    Some(datagram)
+    lines.get_mut(index)?.take(now, allows)
 }
 
+/// Counts a first copy.
 pub(super) fn account(state: &mut State, datagram: &Datagram) {
     if let Some(sums) = &mut state.amplification {
         sums.sent(canonical(datagram.destination), datagram.contents.len() as u64);

@@ -119,19 +119,17 @@ impl Socket {
     /// Lets a line take what quinn writes, in datagrams.
     fn queue(&self, state: &mut State, line: usize, now: Instant, transmit: &Transmit<'_>) {
         let size = transmit.segment_size.unwrap_or(transmit.contents.len()).max(1);
-        let Some(line) = state.lines.get_mut(line) else {
-            return;
-        };
         for part in transmit.contents.chunks(size) {
-            line.push(
-                now,
-                Datagram {
-                    destination: transmit.destination,
-                    source: transmit.src_ip,
-                    ecn: transmit.ecn,
-                    contents: Bytes::copy_from_slice(part),
-                },
-            );
+            let datagram = Datagram {
+                destination: transmit.destination,
+                source: transmit.src_ip,
+                ecn: transmit.ecn,
+                contents: Bytes::copy_from_slice(part),
+            };
+            account(state, &datagram);
+            if let Some(line) = state.lines.get_mut(line) {
+                line.push(now, datagram);
+            }
         }
     }
 
