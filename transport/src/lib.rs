@@ -1,5 +1,6 @@
 //! Carries one exchange. A transport knows nothing of mail; on the gateway every transport feeds the same router.
 
+pub mod bundle;
 pub mod exchange;
 mod gate;
 pub mod path;
