@@ -26,6 +26,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    accept::Acceptance,
     config::Config,
     discover::{Discovery, ResolverError},
     dispatch, housekeeping, ingest,
@@ -154,7 +155,13 @@ impl Client {
             clock.clone(),
             sending.clone(),
         ));
-        let router = ingest::router(config.clone(), store.clone(), discovery.clone(), clock.clone());
+        let acceptance = Arc::new(Acceptance {
+            config: config.clone(),
+            store: store.clone(),
+            discovery: discovery.clone(),
+            clock: clock.clone(),
+        });
+        let router = ingest::router(acceptance);
         let mut listeners = JoinSet::new();
         for plain in tcp.map(Plain::Tcp).into_iter().chain(unix.map(Plain::Unix)) {
             listeners.spawn(serve_plain(

@@ -1,5 +1,6 @@
 //! The agent beside the MTA on Earth: takes mail, keeps it in the durable outbox, finds its gateway, sends it.
 
+mod accept;
 mod client;
 pub mod config;
 pub mod discover;

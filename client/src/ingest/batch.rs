@@ -14,9 +14,10 @@ use lightpost_queue::{NewMessage, StoredReply};
 use serde_json::json;
 
 use super::{
-    Ingestion, Upload,
-    accept::{Judged, LOOP, Receipt, Said, is_loop, loop_detail},
+    Upload,
+    accept::{Judged, Receipt, Said, judge},
 };
+use crate::accept::{Refusal, Source, Spooled};
 
 pub(super) async fn receive(upload: &Upload<'_>, mut reader: BodyReader) -> Result<StoredReply, Problem> {
     let ingestion = upload.ingestion;
@@ -33,6 +34,7 @@ pub(super) async fn receive(upload: &Upload<'_>, mut reader: BodyReader) -> Resu
         }
         return Err(Problem::unavailable("send the request again", super::CROWDED));
     }
+    let source = Source::rest();
     // Each envelope is judged once, when its body begins: the trace field needs the message's id.
     let judged = Mutex::new(Vec::new());
     let settings = BatchSettings {
@@ -45,8 +47,9 @@ pub(super) async fn receive(upload: &Upload<'_>, mut reader: BodyReader) -> Resu
         name: &ingestion.config.name,
     };
     let batch = read_object(&mut reader, &ingestion.store, settings, |envelope: &Envelope| {
-        let one = ingestion.judge(envelope);
-        let prefix = (!one.taken.is_empty()).then(|| ingestion.received(&one));
+        let one = judge(ingestion, envelope);
+        let taken = !one.draft.taken.is_empty();
+        let prefix = taken.then(|| one.draft.received(&source, &ingestion.config.name));
         if let Ok(mut all) = judged.lock() {
             all.push(one);
         }
@@ -70,7 +73,7 @@ pub(super) async fn receive(upload: &Upload<'_>, mut reader: BodyReader) -> Resu
         }
         return Err(error.into());
     }
-    let (messages, reply) = outcome(ingestion, batch, judged, upload.key.as_deref()).await;
+    let (messages, reply) = outcome(upload, batch, judged, &source).await;
     if messages.is_empty() {
         return Ok(reply);
     }
@@ -79,10 +82,10 @@ pub(super) async fn receive(upload: &Upload<'_>, mut reader: BodyReader) -> Resu
 
 /// The messages that are taken, and what is said about all of them.
 async fn outcome(
-    ingestion: &Ingestion,
+    upload: &Upload<'_>,
     batch: Batch,
     judged: Vec<Judged>,
-    key: Option<&str>,
+    source: &Source,
 ) -> (Vec<NewMessage>, StoredReply) {
     let (mut messages, mut receipts) = (Vec::new(), Vec::new());
     for (transaction, mut judged) in batch.transactions.into_iter().zip(judged) {
@@ -92,54 +95,78 @@ async fn outcome(
                 .iter()
                 .map(|bad| Said::bad(&bad.argument, &bad.error)),
         );
-        if is_loop(transaction.hops) && transaction.body.is_some() {
-            receipts.push(refuse_loop(ingestion, transaction).await);
-        } else if let Some(body) = transaction.body {
-            let (message, receipt) = judged.message(&transaction.envelope, body, transaction.facts, key);
-            messages.push(message);
-            receipts.push(receipt);
-        } else {
-            receipts.push(Receipt {
-                id: None,
-                recipients: judged.said,
-            });
+        match take(upload, transaction, judged, source).await {
+            Ok((message, receipt)) => {
+                messages.extend(message);
+                receipts.push(receipt);
+            }
+            Err((envelope, refusal)) => receipts.push(Receipt::refused(&envelope, &refusal)),
         }
     }
-    let reply = match batch.error {
-        Some(error) => {
-            let problem = Problem::from(error).with_member("messages", json!(receipts));
-            StoredReply {
-                status: problem.status.as_u16(),
-                body: problem.document(),
-            }
+    let problem = match batch.error {
+        Some(error) => Problem::from(error),
+        None if messages.is_empty() => none_taken(&receipts),
+        None => {
+            let reply = StoredReply {
+                status: StatusCode::ACCEPTED.as_u16(),
+                body: json!({ "messages": receipts }).to_string().into_bytes(),
+            };
+            return (messages, reply);
         }
-        None if messages.is_empty() => {
-            let problem = Problem::unprocessable("every recipient is refused")
-                .with_code(EnhancedCode::new(5, 1, 0))
-                .with_member("messages", json!(receipts));
-            StoredReply {
-                status: problem.status.as_u16(),
-                body: problem.document(),
-            }
-        }
-        None => StoredReply {
-            status: StatusCode::ACCEPTED.as_u16(),
-            body: json!({ "messages": receipts }).to_string().into_bytes(),
-        },
+    };
+    let problem = problem.with_member("messages", json!(receipts));
+    let reply = StoredReply {
+        status: problem.status.as_u16(),
+        body: problem.document(),
     };
     (messages, reply)
 }
 
-async fn refuse_loop(ingestion: &Ingestion, transaction: Transaction) -> Receipt {
-    if let Some(body) = &transaction.body {
-        lightpost_intake::spool::discard_new(&*ingestion.store, body).await;
+/// One mail of the object: a message, where a recipient was taken.
+async fn take(
+    upload: &Upload<'_>,
+    transaction: Transaction,
+    judged: Judged,
+    source: &Source,
+) -> Result<(Option<NewMessage>, Receipt), (Envelope, Refusal)> {
+    let Some(body) = transaction.body else {
+        let receipt = Receipt {
+            id: None,
+            recipients: judged.said,
+        };
+        return Ok((None, receipt));
+    };
+    let (envelope, draft) = (transaction.envelope, judged.draft);
+    let spooled = Spooled {
+        body,
+        facts: transaction.facts,
+        hops: transaction.hops,
+    };
+    let spooled = match upload
+        .ingestion
+        .message(&draft, source, &envelope.sender, spooled)
+        .await
+    {
+        Ok(spooled) => spooled,
+        Err(refusal) => return Err((envelope, refusal)),
+    };
+    let receipt = Receipt {
+        id: Some(draft.id),
+        recipients: judged.said,
+    };
+    let message = draft.message(source, envelope.sender, spooled, upload.key.clone());
+    Ok((Some(message), receipt))
+}
+
+/// Every recipient of every mail is refused; for now, if one of them is.
+fn none_taken(receipts: &[Receipt]) -> Problem {
+    const DETAIL: &str = "every recipient is refused";
+    let mut said = receipts.iter().flat_map(|receipt| &receipt.recipients);
+    match said.find(|said| said.is_for_now()) {
+        Some(said) => {
+            let code = said.code.parse().unwrap_or(EnhancedCode::new(4, 0, 0));
+            Problem::unavailable(DETAIL, super::REFUSED_FOR_NOW).with_code(code)
+        }
+        None => Problem::unprocessable(DETAIL).with_code(EnhancedCode::new(5, 1, 0)),
     }
-    let detail = loop_detail(transaction.hops);
-    let recipients = transaction
-        .envelope
-        .recipients
-        .iter()
-        .map(|recipient| Said::refused(recipient.address.as_str(), LOOP, detail.clone()))
-        .collect();
-    Receipt { id: None, recipients }
 }

@@ -10,7 +10,7 @@ mod rfc822;
 #[cfg(test)]
 mod tests;
 
-use std::{sync::Arc, time::Duration};
+use std::{ops::Deref, sync::Arc, time::Duration};
 
 use axum::{
     Extension, Router,
@@ -20,49 +20,48 @@ use axum::{
     routing::post,
 };
 use http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
-use lightpost_clock::{Clock, add};
+use lightpost_clock::add;
 use lightpost_intake::{
     BodyReader, Encoding, Problem, ReadLimits, Tokens, fields, operator,
     operator::{Caller, Operator},
     problem,
 };
 use lightpost_mail::bsmtp;
-use lightpost_queue::{Enqueued, NewMessage, RequestKey, Store, StoredReply, Submission};
+use lightpost_queue::{Enqueued, NewMessage, RequestKey, StoredReply, Submission};
 use tokio::sync::Semaphore;
 
-use crate::{config::Config, discover::Discovery};
+use crate::accept::Acceptance;
 
 /// When a caller may come back after it met too many others.
 const CROWDED: Duration = Duration::from_secs(2);
+/// When a caller may come back after every recipient was refused, not all of them for good.
+const REFUSED_FOR_NOW: Duration = Duration::from_secs(60);
 
 /// What ingestion needs.
 pub(crate) struct Ingestion {
-    pub(crate) config: Arc<Config>,
-    pub(crate) store: Arc<dyn Store>,
-    pub(crate) discovery: Arc<Discovery>,
-    pub(crate) clock: Clock,
+    acceptance: Arc<Acceptance>,
     uploads: Semaphore,
 }
 
+impl Deref for Ingestion {
+    type Target = Acceptance;
+    fn deref(&self) -> &Acceptance {
+        &self.acceptance
+    }
+}
+
 /// The routes of ingestion together with those for the operator.
-pub(crate) fn router(
-    config: Arc<Config>,
-    store: Arc<dyn Store>,
-    discovery: Arc<Discovery>,
-    clock: Clock,
-) -> Router {
-    let tokens: Option<Arc<Tokens>> = config.ingest.tokens.clone().map(Arc::new);
+pub(crate) fn router(acceptance: Arc<Acceptance>) -> Router {
+    let settings = &acceptance.config.ingest;
+    let tokens: Option<Arc<Tokens>> = settings.tokens.clone().map(Arc::new);
     let operator = Operator {
-        store: store.clone(),
-        clock: clock.clone(),
+        store: acceptance.store.clone(),
+        clock: acceptance.clock.clone(),
         tokens: tokens.clone(),
     };
     let ingestion = Arc::new(Ingestion {
-        uploads: Semaphore::new(config.ingest.concurrency),
-        config,
-        store,
-        discovery,
-        clock,
+        uploads: Semaphore::new(settings.concurrency),
+        acceptance,
     });
     let submit = Router::new()
         .route("/v1/messages", post(submit))

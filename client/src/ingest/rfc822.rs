@@ -4,15 +4,16 @@ use http::{StatusCode, Uri};
 use lightpost_intake::{BodyReader, Place, Problem, Sha256, Spool, spool};
 use lightpost_mail::{
     EnhancedCode, Envelope, Recipient, Sender,
-    lines::{BareLineEnd, BodyFacts, Canonicaliser},
-    trace::{Hops, hops},
+    lines::{BareLineEnd, Canonicaliser},
+    trace::hops,
 };
-use lightpost_queue::{NewBody, StoredReply};
+use lightpost_queue::StoredReply;
 
 use super::{
     Upload,
-    accept::{Judged, LOOP, Receipt, Said, is_loop, loop_detail},
+    accept::{Receipt, Said, judge},
 };
+use crate::accept::{Draft, Source, Spooled};
 
 /// Octets of a header section that are searched for hops.
 const HEADERS: usize = 64 * 1024;
@@ -45,42 +46,41 @@ pub(super) async fn receive(upload: &Upload<'_>, mut reader: BodyReader) -> Resu
         sender: query.sender,
         recipients: query.recipients.iter().flatten().cloned().collect(),
     };
-    let mut judged = ingestion.judge(&envelope);
-    judged.said = in_order(&query.recipients, std::mem::take(&mut judged.said));
-    if judged.taken.is_empty() {
-        return Err(none_taken(judged.said));
+    let judged = judge(ingestion, &envelope);
+    let (draft, said) = (judged.draft, in_order(&query.recipients, judged.said));
+    if draft.taken.is_empty() {
+        return Err(none_taken(said));
     }
-    let (body, facts, hops) = read(upload, &mut reader, &judged).await?;
-    match finish(upload, &reader, hops) {
-        Ok(digest) => {
-            let (message, receipt) = judged.message(&envelope, body, facts, upload.key.as_deref());
-            let reply = accepted(&receipt);
-            upload.enqueue(digest, vec![message], reply).await
-        }
+    let source = Source::rest();
+    let spooled = read(upload, &mut reader, &draft, &source).await?;
+    let digest = match whole_digest(upload, &reader) {
+        Ok(digest) => digest,
         Err(problem) => {
-            spool::discard_new(&*ingestion.store, &body).await;
-            Err(problem)
+            spool::discard_new(&*ingestion.store, &spooled.body).await;
+            return Err(problem);
         }
-    }
-}
-
-fn finish(upload: &Upload<'_>, reader: &BodyReader, hops: Hops) -> Result<Option<[u8; 32]>, Problem> {
-    let digest = whole_digest(upload, reader)?;
-    if is_loop(hops) {
-        return Err(Problem::unprocessable(loop_detail(hops)).with_code(LOOP));
-    }
-    Ok(digest)
+    };
+    let spooled = ingestion
+        .message(&draft, &source, &envelope.sender, spooled)
+        .await?;
+    let reply = accepted(&Receipt {
+        id: Some(draft.id),
+        recipients: said,
+    });
+    let message = draft.message(&source, envelope.sender, spooled, upload.key.clone());
+    upload.enqueue(digest, vec![message], reply).await
 }
 
 /// Reads the body into the store, our trace field before it.
 async fn read(
     upload: &Upload<'_>,
     reader: &mut BodyReader,
-    judged: &Judged,
-) -> Result<(NewBody, BodyFacts, Hops), Problem> {
+    draft: &Draft,
+    source: &Source,
+) -> Result<Spooled, Problem> {
     let ingestion = upload.ingestion;
     let settings = &ingestion.config.ingest;
-    let prefix = ingestion.received(judged);
+    let prefix = draft.received(source, &ingestion.config.name);
     let limit = settings.max_message;
     let mut spool = Spool::new(ingestion.store.clone(), limit.saturating_add(prefix.len() as u64));
     let mut canonical = Canonicaliser::new(settings.bare_line_ends);
@@ -108,7 +108,11 @@ async fn read(
     headers.extend_from_slice(out.get(..out.len().min(room)).unwrap_or_default());
     spool.push(&out).await.map_err(|error| too_large(error.into()))?;
     let hops = hops(&headers, &ingestion.config.name);
-    Ok((spool.finish().await?, facts, hops))
+    Ok(Spooled {
+        body: spool.finish().await?,
+        facts,
+        hops,
+    })
 }
 
 fn query(uri: &Uri, most: usize) -> Result<Query, Problem> {
@@ -164,12 +168,18 @@ fn in_order(recipients: &[Result<Recipient, Said>], judged: Vec<Said>) -> Vec<Sa
 }
 
 fn none_taken(said: Vec<Said>) -> Problem {
-    let code = said.first().and_then(|said| said.code.parse().ok());
+    let first = said.iter().find(|said| said.is_for_now()).or(said.first());
+    let code = first.and_then(|said| said.code.parse().ok());
     let detail = match said.as_slice() {
         [one] => one.detail.clone(),
         _ => "every recipient is refused".to_owned(),
     };
-    Problem::unprocessable(detail)
+    let problem = if said.iter().any(Said::is_for_now) {
+        Problem::unavailable(detail, super::REFUSED_FOR_NOW)
+    } else {
+        Problem::unprocessable(detail)
+    };
+    problem
         .with_code(code.unwrap_or(EnhancedCode::new(5, 1, 0)))
         .with_member("recipients", serde_json::json!(said))
 }

@@ -5,11 +5,13 @@ use std::path::Path;
 use axum::body::Bytes;
 use http::{Method, Request as HttpRequest};
 use http_body_util::BodyExt;
-use lightpost_queue::{Claim, Filter, sqlite::SqliteStore};
+use lightpost_clock::Clock;
+use lightpost_queue::{Claim, Filter, Store, sqlite::SqliteStore};
 use serde_json::Value;
 use tower::ServiceExt;
 
 use super::*;
+use crate::{config::Config, discover::Discovery};
 
 struct Bench {
     router: Router,
@@ -51,7 +53,12 @@ impl Bench {
             Arc::new(SqliteStore::open(&config.database, clock.clone()).await.unwrap());
         let discovery = Arc::new(Discovery::new(&config, clock.clone()).unwrap());
         Self {
-            router: router(config, store.clone(), discovery, clock),
+            router: router(Arc::new(Acceptance {
+                config,
+                store: store.clone(),
+                discovery,
+                clock,
+            })),
             store,
             _folder: folder,
         }
@@ -147,6 +154,77 @@ async fn a_mail_is_stored_canonical_with_our_trace_field() {
     assert!(trace.contains(said["id"].as_str().unwrap()), "{trace}");
     assert_eq!(rest, ": x\r\n\r\nbody é\r\n");
 }
+
+#[tokio::test]
+async fn a_time_to_deliver_by_is_kept_or_refused() {
+    let bench = Bench::new("").await;
+    let (status, _, said) = bench
+        .mail("from=%3Ca@b.example%3E%20BY=0;R&to=b@moon.example", None, "x")
+        .await;
+    assert_eq!((status, said["code"].as_str()), (422, Some("5.5.4")), "{said}");
+    let from = "from=%3Ca@b.example%3E%20BY=90;R&to=b@moon.example";
+    let (status, _, said) = bench.mail(from, None, "x").await;
+    assert_eq!(status, 202, "{said}");
+    let stored = bench
+        .store
+        .list(Filter {
+            limit: 1,
+            ..Filter::default()
+        })
+        .await
+        .unwrap();
+    let [message] = stored.as_slice() else {
+        panic!("{stored:?}")
+    };
+    assert_eq!(
+        message.recipients[0].expires,
+        add(message.accepted, Duration::from_secs(90))
+    );
+    let mars = Bench::new("").await;
+    // The route of the bench is a millisecond long; this one is a light-hour.
+    let far = Path::new("client.toml");
+    let text = FAR.replace("ROOT", &mars._folder.path().display().to_string());
+    let config = Arc::new(Config::from_text(far, &text).unwrap());
+    let clock = Clock::system();
+    let acceptance = Acceptance {
+        discovery: Arc::new(Discovery::new(&config, clock.clone()).unwrap()),
+        store: mars.store.clone(),
+        config,
+        clock,
+    };
+    let (sender, recipient) = ("<a@b.example> BY=90;R", "<b@moon.example>");
+    let refusal = acceptance
+        .recipient(
+            &mut acceptance.draft(),
+            &sender.parse().unwrap(),
+            &recipient.parse().unwrap(),
+        )
+        .unwrap_err();
+    assert_eq!(
+        refusal.to_string(),
+        "550 5.4.7 it is to be delivered within 1m30s and light alone needs 1h"
+    );
+}
+
+const FAR: &str = r#"
+    name = "relay.earth.example"
+    database = "ROOT/far.db"
+    [ingest]
+    listen = "127.0.0.1:0"
+    [resolver]
+    servers = ["127.0.0.1:1"]
+    [local]
+    address = "127.0.0.1:25"
+    [path.far]
+    one_way_min = "1h"
+    one_way_max = "1h"
+    outage_max = "0s"
+    rate_up = "1Mbit/s"
+    rate_down = "1Mbit/s"
+    [[route]]
+    domain = "moon.example"
+    path = "far"
+"#;
 
 #[tokio::test]
 async fn large_mails_are_stored_whole() {

@@ -12,10 +12,11 @@ use crate::{
 const NAMELESS: &str = "localhost";
 
 /// The parameters of MAIL that an object carries: those of the envelope, with `SIZE` set and `BODY` and `SMTPUTF8` added where
-/// the body or the addresses need them.
+/// the body or the addresses need them, and without `BY`: the object is frozen while its time runs.
 pub fn parameters(envelope: &Envelope, facts: &BodyFacts) -> MailParameters {
     let mut parameters = envelope.sender.parameters.clone();
     parameters.size = Some(facts.size);
+    parameters.deliver_by = None;
     if facts.eight_bit {
         parameters.body = Some(Body::EightBitMime);
     }

@@ -3,7 +3,8 @@
 use std::str::FromStr;
 
 use super::{
-    ArgumentError, Body, MailParameters, Notify, RcptParameters, Recipient, Ret, Sender, shown, xtext,
+    ArgumentError, Body, DeliverBy, DeliverByMode, MailParameters, Notify, RcptParameters, Recipient, Ret,
+    Sender, shown, xtext,
 };
 use crate::address::{Address, AddressError, ReversePath, path};
 
@@ -105,6 +106,7 @@ fn mail_parameters(text: &str) -> Result<MailParameters, ArgumentError> {
             "RET" => set(&mut read.ret, "RET", ret(value)?)?,
             "ENVID" => set(&mut read.envid, "ENVID", envid(value)?)?,
             "MT-PRIORITY" => set(&mut read.mt_priority, "MT-PRIORITY", priority(value)?)?,
+            "BY" => set(&mut read.deliver_by, "BY", deliver_by(value)?)?,
             _ => return Err(ArgumentError::UnknownParameter(shown(keyword, SHOWN))),
         }
     }
@@ -185,6 +187,26 @@ fn priority(value: Option<&str>) -> Result<i8, ArgumentError> {
         })
         .and_then(|digits| digits.parse().ok())
         .ok_or_else(|| bad_value("MT-PRIORITY", value, "expected -9 to 9"))
+}
+
+/// `by-time ";" by-mode ["T"]` (RFC 2852 section 4); a mail that is to be returned needs a time that is not over yet.
+fn deliver_by(value: Option<&str>) -> Result<DeliverBy, ArgumentError> {
+    let read = || {
+        let (time, how) = value?.split_once(';')?;
+        let digits = time.strip_prefix(['+', '-']).unwrap_or(time);
+        let sound = matches!(digits.len(), 1..=9) && digits.bytes().all(|c| c.is_ascii_digit());
+        let seconds = time.parse::<i32>().ok().filter(|_| sound)?;
+        let (mode, trace) = match how.to_ascii_uppercase().as_str() {
+            "R" => (DeliverByMode::Return, false),
+            "RT" => (DeliverByMode::Return, true),
+            "N" => (DeliverByMode::Notify, false),
+            "NT" => (DeliverByMode::Notify, true),
+            _ => return None,
+        };
+        (mode == DeliverByMode::Notify || seconds > 0).then_some(DeliverBy { seconds, mode, trace })
+    };
+    let expected = "expected seconds, \";\", and R (with a time above 0) or N, perhaps T";
+    read().ok_or_else(|| bad_value("BY", value, expected))
 }
 
 fn notify(value: Option<&str>) -> Result<Notify, ArgumentError> {

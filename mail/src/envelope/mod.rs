@@ -55,6 +55,26 @@ pub enum Notify {
     },
 }
 
+/// `BY=` (RFC 2852).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DeliverBy {
+    /// Seconds from the moment at which the command was received; negative when the time is already over. At most nine digits.
+    pub seconds: i32,
+    /// What happens when the time is over.
+    pub mode: DeliverByMode,
+    /// Whether every relay is to be reported (`T`).
+    pub trace: bool,
+}
+
+/// What happens to a mail whose time (`BY=`) is over (RFC 2852 section 4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeliverByMode {
+    /// `R`: it is returned.
+    Return,
+    /// `N`: its sender is told, and it is tried on.
+    Notify,
+}
+
 /// The parameters of `MAIL FROM:`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MailParameters {
@@ -70,6 +90,8 @@ pub struct MailParameters {
     pub envid: Option<String>,
     /// `MT-PRIORITY=`, -9 to 9 (RFC 6710).
     pub mt_priority: Option<i8>,
+    /// `BY=`
+    pub deliver_by: Option<DeliverBy>,
 }
 
 /// The parameters of `RCPT TO:`.
@@ -192,6 +214,17 @@ impl fmt::Display for Notify {
     }
 }
 
+impl fmt::Display for DeliverBy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mode = match self.mode {
+            DeliverByMode::Return => "R",
+            DeliverByMode::Notify => "N",
+        };
+        let trace = if self.trace { "T" } else { "" };
+        write!(f, "{};{mode}{trace}", self.seconds)
+    }
+}
+
 impl fmt::Display for MailParameters {
     /// Each parameter behind a space, in fixed order.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -212,6 +245,9 @@ impl fmt::Display for MailParameters {
         }
         if let Some(priority) = self.mt_priority {
             write!(f, " MT-PRIORITY={}", priority.clamp(-9, 9))?;
+        }
+        if let Some(by) = self.deliver_by {
+            write!(f, " BY={by}")?;
         }
         Ok(())
     }

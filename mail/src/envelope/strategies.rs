@@ -26,6 +26,17 @@ fn notify() -> impl Strategy<Value = Notify> {
     })
 }
 
+fn deliver_by() -> impl Strategy<Value = DeliverBy> {
+    (any::<bool>(), -999_999_999..=999_999_999, any::<bool>()).prop_map(|(returned, seconds, trace)| {
+        let mode = if returned && seconds > 0 {
+            DeliverByMode::Return
+        } else {
+            DeliverByMode::Notify
+        };
+        DeliverBy { seconds, mode, trace }
+    })
+}
+
 fn mail_parameters() -> impl Strategy<Value = MailParameters> {
     (
         option::of(prop_oneof![Just(Body::SevenBit), Just(Body::EightBitMime)]),
@@ -34,15 +45,19 @@ fn mail_parameters() -> impl Strategy<Value = MailParameters> {
         option::of(prop_oneof![Just(Ret::Full), Just(Ret::Headers)]),
         option::of("[ -~]{1,30}"),
         option::of(-9_i8..=9),
+        option::of(deliver_by()),
     )
-        .prop_map(|(body, size, smtputf8, ret, envid, mt_priority)| MailParameters {
-            body,
-            size,
-            smtputf8,
-            ret,
-            envid,
-            mt_priority,
-        })
+        .prop_map(
+            |(body, size, smtputf8, ret, envid, mt_priority, deliver_by)| MailParameters {
+                body,
+                size,
+                smtputf8,
+                ret,
+                envid,
+                mt_priority,
+                deliver_by,
+            },
+        )
 }
 
 fn orcpt() -> impl Strategy<Value = (String, String)> {

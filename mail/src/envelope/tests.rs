@@ -34,6 +34,31 @@ fn every_parameter_is_read() {
 }
 
 #[test]
+fn times_to_deliver_by() {
+    for (text, written) in [
+        ("120;R", Some("120;R")),
+        ("+120;rt", Some("120;RT")),
+        ("-30;N", Some("-30;N")),
+        ("0;nt", Some("0;NT")),
+        ("999999999;R", Some("999999999;R")),
+        ("0;R", None),
+        ("-1;R", None),
+        ("1000000000;R", None),
+        ("120", None),
+        ("120;", None),
+        ("120;X", None),
+        ("120;R;T", None),
+        (";R", None),
+        ("+-1;N", None),
+        ("1.5;N", None),
+    ] {
+        let read = format!("<a@b> BY={text}").parse::<Sender>();
+        let read = read.map(|sender| sender.parameters.deliver_by.unwrap().to_string());
+        assert_eq!(read.ok().as_deref(), written, "{text}");
+    }
+}
+
+#[test]
 fn forms_that_are_taken_and_written_strictly() {
     for (text, written) in [
         ("<>", "<>"),

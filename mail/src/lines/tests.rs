@@ -208,6 +208,43 @@ fn a_body_ends_at_the_final_dot_and_nowhere_else() {
     }
 }
 
+/// The octets of the body, and how many were used when its end was found.
+fn kept(data: &[u8], sizes: &[usize]) -> (Vec<u8>, Option<usize>) {
+    let mut unstuffer = Unstuffer::keeping_bare();
+    let (mut out, mut used) = (Vec::new(), 0);
+    for chunk in chunks(data, sizes) {
+        match unstuffer.push(chunk, &mut out).unwrap() {
+            Unstuffed::More => used += chunk.len(),
+            Unstuffed::End(last) => return (out, Some(used + last)),
+        }
+    }
+    (out, None)
+}
+
+/// The probes of CVE-2023-51764, 51765 and 51766, and their relatives.
+#[test]
+fn no_other_line_end_ends_a_body_that_keeps_them() {
+    for (data, body) in [
+        (&b"a\n.\nb"[..], &b"a\n.\nb"[..]),
+        (b"a\n.\r\nb", b"a\n.\r\nb"),
+        (b"a\r.\rb", b"a\r.\rb"),
+        (b"a\r.\r\nb", b"a\r.\r\nb"),
+        (b"a\r\n.\nb", b"a\r\n\nb"),
+        (b"a\r\n.\rb", b"a\r\n\rb"),
+        (b"a\r\n.\r\rb", b"a\r\n\r\rb"),
+        (b"a\r\r\n.\nb", b"a\r\r\n\nb"),
+        (b"a\r\n\0.\r\nb", b"a\r\n\0.\r\nb"),
+        (b"\n.\nb", b"\n.\nb"),
+    ] {
+        let whole = [data, b"\r\n.\r\nQUIT\r\n"].concat();
+        let body = [body, b"\r\n"].concat();
+        for size in 1..=whole.len() {
+            let expected = (body.clone(), Some(data.len() + 5));
+            assert_eq!(kept(&whole, &[size]), expected, "{data:?} by {size}");
+        }
+    }
+}
+
 /// Octets among which everything that matters is frequent.
 pub(crate) fn octet_soup() -> impl Strategy<Value = Vec<u8>> {
     let octet = prop_oneof![
@@ -274,6 +311,19 @@ proptest! {
         let bare: Vec<u8> = data.iter().copied().filter(|octet| *octet != b'\r').collect();
         let (out, _) = unstuffed(LineEnd::Lf, &bare, &sizes).unwrap();
         prop_assert_eq!(out, canonical);
+    }
+
+    #[test]
+    fn with_bare_line_ends_a_body_ends_at_its_first_crlf_dot_crlf(data in octet_soup(), sizes in chunk_sizes()) {
+        let (out, end) = kept(&data, &sizes);
+        let behind_data = [b"\r\n", data.as_slice()].concat();
+        let found = behind_data.windows(5).position(|window| window == b"\r\n.\r\n");
+        prop_assert_eq!(end, found.map(|at| at + 3));
+        prop_assert_eq!((out.clone(), end), kept(&data, WHOLE));
+        // Where nothing is bare both ways are one.
+        if let Ok((strict, used)) = unstuffed(LineEnd::Crlf, &data, WHOLE) && used.is_some() {
+            prop_assert_eq!((strict, used), (out, end));
+        }
     }
 
     #[test]

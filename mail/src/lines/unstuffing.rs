@@ -37,11 +37,21 @@ enum State {
     Cr,
 }
 
+/// What happens to a CR or LF that is no part of a line end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Bare {
+    /// It is an error.
+    Refuse,
+    /// It is text like any other: it begins no line, so no dot behind it is special.
+    Keep,
+}
+
 /// Removes dot-stuffing from octets that arrive in chunks of any size, makes line ends CRLF and finds the final dot
 /// (RFC 5321 section 4.5.2).
 #[derive(Debug)]
 pub struct Unstuffer {
     line_end: LineEnd,
+    bare: Bare,
     state: State,
     lines: u64,
     read: u64,
@@ -52,9 +62,19 @@ impl Unstuffer {
     pub fn new(line_end: LineEnd) -> Self {
         Self {
             line_end,
+            bare: Bare::Refuse,
             state: State::LineStart,
             lines: 0,
             read: 0,
+        }
+    }
+
+    /// Starts a body whose lines end in CRLF, and in which a bare CR or LF passes as it is, for a [`super::Canonicaliser`] behind it to
+    /// judge. It never ends a line here: only CRLF, dot, CRLF ends the body.
+    pub fn keeping_bare() -> Self {
+        Self {
+            bare: Bare::Keep,
+            ..Self::new(LineEnd::Crlf)
         }
     }
 
@@ -98,6 +118,7 @@ impl Unstuffer {
                 },
                 State::DotCr => match rest {
                     [b'\n', tail @ ..] => return Ok(self.end(chunk, tail)),
+                    _ if self.bare == Bare::Keep => self.keep_cr(out),
                     _ => return Err(self.bare(true, octets(chunk.len() - rest.len()), 1)),
                 },
                 State::Cr => match rest {
@@ -107,6 +128,7 @@ impl Unstuffer {
                         (run, rest) = (tail, tail);
                         self.end_line();
                     }
+                    _ if self.bare == Bare::Keep => self.keep_cr(out),
                     _ => return Err(self.bare(true, octets(chunk.len() - rest.len()), 1)),
                 },
                 State::Text => {
@@ -130,6 +152,7 @@ impl Unstuffer {
                             (run, rest) = (after, after);
                             self.end_line();
                         }
+                        ([_, after @ ..], _) if self.bare == Bare::Keep => rest = after,
                         _ => {
                             out.extend_from_slice(before(run, tail));
                             let cr = tail.starts_with(b"\r");
@@ -142,6 +165,12 @@ impl Unstuffer {
         out.extend_from_slice(run);
         self.read += octets(chunk.len());
         Ok(Unstuffed::More)
+    }
+
+    /// The CR that was held back is text.
+    fn keep_cr(&mut self, out: &mut Vec<u8>) {
+        out.push(b'\r');
+        self.state = State::Text;
     }
 
     fn end_line(&mut self) {

@@ -4,6 +4,8 @@ mod hops;
 #[cfg(test)]
 mod tests;
 
+use std::net::IpAddr;
+
 pub use hops::{Hops, hops};
 use jiff::Timestamp;
 
@@ -17,6 +19,8 @@ const VALUE_MAX: usize = 255;
 pub struct Received<'a> {
     /// Who handed over: the peer's name.
     pub from: Option<&'a str>,
+    /// The peer's address, where the connection has one.
+    pub address: Option<IpAddr>,
     /// Our own name.
     pub by: &'a str,
     /// The protocol, `HTTP` or `LMTP` for instance.
@@ -36,8 +40,13 @@ impl Received<'_> {
     /// address is left out.
     pub fn field(&self) -> String {
         let mut field = String::from("Received:");
-        if let Some(from) = self.from {
-            clause(&mut field, "from", from);
+        if self.from.is_some() || self.address.is_some() {
+            clause(&mut field, "from", self.from.unwrap_or_default());
+        }
+        if let Some(address) = self.address {
+            // An address literal (RFC 5321 section 4.1.3) as comment.
+            let tag = if address.is_ipv6() { "IPv6:" } else { "" };
+            field.push_str(&format!(" ([{tag}{address}])\r\n"));
         }
         clause(&mut field, "by", self.by);
         clause(&mut field, "with", self.with);

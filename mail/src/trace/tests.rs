@@ -5,6 +5,7 @@ use super::*;
 fn received<'a>() -> Received<'a> {
     Received {
         from: Some("mail.earth.example"),
+        address: None,
         by: "relay.earth.example",
         with: "HTTP",
         id: "01J9ZK",
@@ -31,6 +32,32 @@ fn the_field_is_folded() {
         field,
         "Received: by relay.earth.example\r\n with HTTP\r\n id unknown;\r\n Sun, 22 Nov 2026 04:05:06 +0000\r\n"
     );
+}
+
+#[test]
+fn the_address_stands_behind_the_name() {
+    for (from, address, expected) in [
+        (
+            Some("a.example"),
+            "192.0.2.1",
+            "from a.example\r\n ([192.0.2.1])\r\n by",
+        ),
+        (
+            None,
+            "2001:db8::1",
+            "from unknown\r\n ([IPv6:2001:db8::1])\r\n by",
+        ),
+    ] {
+        let address = Some(address.parse().unwrap());
+        let field = Received {
+            from,
+            address,
+            ..received()
+        }
+        .field();
+        assert!(field.contains(expected), "{field}");
+        assert_eq!(hops(field.as_bytes(), "relay.earth.example").own, 1);
+    }
 }
 
 #[test]

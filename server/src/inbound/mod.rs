@@ -218,6 +218,7 @@ impl Inbound {
                 _ => None,
             };
             let received = Received {
+                address: None,
                 from: Some(&heading.peer.name),
                 by: &self.config.name,
                 with: heading.protocol,

@@ -21,6 +21,8 @@ pub(super) fn mail(out: &mut Vec<u8>, envelope: &Envelope, facts: &BodyFacts, of
         ret: given.ret.filter(|_| offered.dsn),
         envid: given.envid.clone().filter(|_| offered.dsn),
         mt_priority: given.mt_priority.filter(|_| offered.mt_priority),
+        // Counted from the moment at which it was received, so it would be wrong by now.
+        deliver_by: None,
     };
     // Writing to a Vec cannot fail.
     let _ = write!(out, "MAIL FROM:<{}>{parameters}\r\n", envelope.sender.path);
