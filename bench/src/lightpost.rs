@@ -63,6 +63,8 @@ pub(crate) struct Gateway {
 pub(crate) struct Client {
     /// Where mail is handed over.
     pub(crate) ingest: SocketAddr,
+    /// The same by SMTP.
+    pub(crate) smtp: SocketAddr,
     /// The program.
     pub(crate) process: Process,
 }
@@ -75,12 +77,16 @@ impl Client {
         gateway: &Gateway,
         clock: &Clock,
     ) -> Result<Self> {
-        let (folder, ingest) = (place.folder("client")?, free_address()?);
+        let (folder, ingest, smtp) = (place.folder("client")?, free_address()?, free_address()?);
         let file = folder.join("client.toml");
-        write(&file, &client_config(ingest, gateway))?;
+        write(&file, &client_config(ingest, smtp, gateway))?;
         let mut process = start("client", binary, &file, &folder)?;
         process.listens(ingest, clock).await?;
-        Ok(Self { ingest, process })
+        Ok(Self {
+            ingest,
+            smtp,
+            process,
+        })
     }
 }
 
@@ -161,7 +167,7 @@ fn write(file: &Path, text: &str) -> Result<()> {
     std::fs::write(file, text).map_err(|error| format!("{}: {error}", file.display()))
 }
 
-fn client_config(ingest: SocketAddr, gateway: &Gateway) -> String {
+fn client_config(ingest: SocketAddr, smtp: SocketAddr, gateway: &Gateway) -> String {
     let tls = gateway
         .trust
         .as_ref()
@@ -174,6 +180,9 @@ database = \"outbox.db\"
 
 [ingest]
 listen = \"{ingest}\"
+
+[smtp]
+listen = \"{smtp}\"
 
 [resolver]
 servers = [\"127.0.0.1:9\"]

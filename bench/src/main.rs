@@ -1,6 +1,6 @@
 //! How fast Lightpost is.
 //!
-//! `cargo run --release -p bench -- accept|relay|backlog [--json]`, beside Postfix on the same machine in the same run: ours are
+//! `cargo run --release -p bench -- accept|relay|backlog [--json]` (`accept --via smtp` for SMTP on both sides), beside Postfix on the same machine in the same run: ours are
 //! the release programs with real configuration files and a database on the disk that Postfix's queue is on too; both sync
 //! before they acknowledge.
 //!
@@ -46,8 +46,11 @@ struct Arguments {
 
 #[derive(Clone, Debug, Subcommand)]
 enum What {
-    /// Durable accept on 20 connections: REST here, SMTP there.
+    /// Durable accept on 20 connections: REST or SMTP here, SMTP there.
     Accept {
+        /// How mail comes to us.
+        #[arg(long, value_enum, default_value = "rest")]
+        via: accept::Via,
         /// Mails to Postfix; ours get ten times as many.
         #[arg(long, default_value_t = 3000)]
         mails: usize,
@@ -167,7 +170,7 @@ async fn beside_postfix(arguments: &Arguments, progress: &report::Progress) -> R
     progress.say(&place.describe());
     let binary = lightpost::binary(progress)?;
     match arguments.what {
-        What::Accept { mails } => accept::run(&place, &binary, mails, progress).await,
+        What::Accept { via, mails } => accept::run(&place, &binary, (via, mails), progress).await,
         What::Relay { mails } => relay::run(&place, &binary, mails, progress).await,
         What::Backlog { mails } => backlog::run(&place, &binary, mails, progress).await,
         What::Distance { .. } | What::Loss { .. } | What::Disruption | What::Role { .. } => Ok(Vec::new()),

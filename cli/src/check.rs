@@ -55,8 +55,9 @@ fn refuse(problems: &Problems, output: Output) -> Result<(), Failure> {
 /// # Errors
 /// When the files that the configuration names do not work together.
 fn warnings(file: &Path, loaded: &Loaded) -> Result<Vec<Warning>, Problems> {
-    let Loaded::Server(config) = loaded else {
-        return Ok(Vec::new());
+    let config = match loaded {
+        Loaded::Server(config) => config,
+        Loaded::Client(config) => return certificates(file, config).map(|()| Vec::new()),
     };
     lightpost_server::advise(config, &Clock::system()).map_err(|error| Problems {
         file: file.to_owned(),
@@ -68,6 +69,29 @@ fn warnings(file: &Path, loaded: &Loaded) -> Result<Vec<Warning>, Problems> {
         }],
     })
 }
+
+/// Whether the certificates for STARTTLS can be used.
+fn certificates(file: &Path, config: &lightpost_client::Config) -> Result<(), Problems> {
+    let sections = [("smtp", &config.smtp), ("lmtp", &config.lmtp)];
+    let wrong = sections.into_iter().filter_map(|(name, section)| {
+        let error = section.as_ref()?.tls().err()?;
+        Some(Problem {
+            line: None,
+            key: format!("{name}.certificate"),
+            what: error.to_string(),
+            remedy: "name a certificate chain, its key and the CAs of clients, all in PEM".into(),
+        })
+    });
+    let problems: Vec<_> = wrong.collect();
+    if problems.is_empty() {
+        return Ok(());
+    }
+    Err(Problems {
+        file: file.to_owned(),
+        problems,
+    })
+}
+
 /// The problems as what ends a command.
 pub(crate) fn failure(problems: &Problems) -> Failure {
     Failure::new(code::CONFIG, problems.to_string(), "")

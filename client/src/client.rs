@@ -10,6 +10,10 @@ use std::{
 use jiff::Timestamp;
 use lightpost_clock::Clock;
 use lightpost_queue::{Store, StoreError, sqlite::SqliteStore};
+use lightpost_smtp::{
+    receive::{Listener, serve},
+    send::Protocol,
+};
 use lightpost_transport::{
     Transport,
     quic::{
@@ -28,8 +32,10 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     accept::Acceptance,
     config::Config,
+    config::Receive,
     discover::{Discovery, ResolverError},
     dispatch, housekeeping, ingest,
+    ingest::smtp::Door,
 };
 
 /// How long running requests may take when the client is stopped.
@@ -63,7 +69,7 @@ pub struct Client {
     store: Arc<dyn Store>,
     discovery: Arc<Discovery>,
     address: Option<SocketAddr>,
-    socket: Option<PathBuf>,
+    sockets: Vec<PathBuf>,
     quic: Option<Arc<QuicTransport>>,
     clock: Clock,
     accepting: CancellationToken,
@@ -130,6 +136,7 @@ impl Client {
             Some(path) => Some(listen_unix(path).await?),
             None => None,
         };
+        let receiving = receiving(&config).await?;
         let address = tcp.as_ref().and_then(|tcp| tcp.local_addr().ok());
         let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&config.database, clock.clone()).await?);
         take_up(&*store, &config.name, clock.now()).await?;
@@ -161,7 +168,7 @@ impl Client {
             discovery: discovery.clone(),
             clock: clock.clone(),
         });
-        let router = ingest::router(acceptance);
+        let router = ingest::router(acceptance.clone());
         let mut listeners = JoinSet::new();
         for plain in tcp.map(Plain::Tcp).into_iter().chain(unix.map(Plain::Unix)) {
             listeners.spawn(serve_plain(
@@ -177,11 +184,16 @@ impl Client {
         if let Some(socket) = &config.ingest.socket {
             tracing::info!(socket = %socket.display(), "ingest listening");
         }
+        for one in receiving {
+            listeners.spawn(one.serve(acceptance.clone(), accepting.clone()));
+        }
+        let receivers = [&config.smtp, &config.lmtp].into_iter().flatten();
+        let sockets = receivers.filter_map(|receive| receive.socket.clone());
         Ok(Self {
             store,
             discovery,
             address,
-            socket: config.ingest.socket.clone(),
+            sockets: sockets.chain(config.ingest.socket.clone()).collect(),
             quic: None,
             clock,
             accepting,
@@ -221,7 +233,7 @@ impl Client {
         if let Some(quic) = &self.quic {
             quic.close().await;
         }
-        if let Some(socket) = &self.socket {
+        for socket in &self.sockets {
             // A socket that is gone already is as good.
             let _ = std::fs::remove_file(socket);
         }
@@ -254,6 +266,63 @@ async fn take_up(store: &dyn Store, name: &str, now: Timestamp) -> Result<(), St
         );
     }
     Ok(())
+}
+
+/// A listener for SMTP or LMTP that is bound.
+struct Receiving {
+    protocol: Protocol,
+    receive: Receive,
+    tls: Option<Arc<rustls::ServerConfig>>,
+    listener: Listener,
+}
+
+impl Receiving {
+    async fn serve(self, acceptance: Arc<Acceptance>, stop: CancellationToken) {
+        let config = &acceptance.config;
+        let settings = lightpost_smtp::receive::Settings {
+            protocol: self.protocol,
+            name: config.name.clone(),
+            tls: self.tls,
+            max_message: config.ingest.max_message,
+            max_recipients: config.ingest.max_recipients,
+            connections: self.receive.connections,
+            connections_per_address: self.receive.connections_per_address,
+            errors: self.receive.max_errors,
+            idle: self.receive.idle,
+        };
+        let clock = acceptance.clock.clone();
+        let door = Door {
+            acceptance,
+            protocol: self.protocol,
+            settings: self.receive,
+        };
+        serve(self.listener, Arc::new(door), Arc::new(settings), clock, stop).await;
+    }
+}
+
+/// Binds what `[smtp]` and `[lmtp]` ask for.
+async fn receiving(config: &Config) -> Result<Vec<Receiving>, StartError> {
+    let mut bound = Vec::new();
+    for (protocol, receive) in [(Protocol::Smtp, &config.smtp), (Protocol::Lmtp, &config.lmtp)] {
+        let Some(receive) = receive else { continue };
+        let tls = receive.tls()?;
+        let mut listeners = Vec::new();
+        if let Some(address) = receive.listen {
+            listeners.push(Listener::Tcp(listen(address).await?));
+            tracing::info!(%address, ?protocol, "listening for mail");
+        }
+        if let Some(socket) = &receive.socket {
+            listeners.push(Listener::Unix(listen_unix(socket).await?));
+            tracing::info!(socket = %socket.display(), ?protocol, "listening for mail");
+        }
+        bound.extend(listeners.into_iter().map(|listener| Receiving {
+            protocol,
+            receive: receive.clone(),
+            tls: tls.clone(),
+            listener,
+        }));
+    }
+    Ok(bound)
 }
 
 async fn listen(address: SocketAddr) -> Result<TcpListener, StartError> {

@@ -1,4 +1,4 @@
-//! Fixtures for the tests that run the release binary against real peers: Postfix, Dovecot, NSD, an independent
+//! Fixtures for the tests that run the release binary against real peers: Postfix, Exim, OpenSMTPD, Dovecot, NSD, an independent
 //! HTTP/3 client and curl, each a process of its own on addresses and in folders of its own.
 //!
 //! A test makes a [`Site`] first: a temporary folder and loopback addresses that no other test has, so that tests run
@@ -15,19 +15,23 @@
 pub mod bsmtp;
 pub mod corpus;
 pub mod dovecot;
+pub mod exim;
 pub mod full_disk;
 pub mod http;
 pub mod imap;
 pub mod lmtp_tap;
 pub mod nsd;
+pub mod opensmtpd;
 pub mod peer;
 pub mod pki;
 pub mod postfix;
+pub mod private_root;
 pub mod process;
 pub mod programs;
 pub mod site;
 pub mod smtp;
 pub mod wait;
+pub mod wire_tap;
 pub mod world;
 
 pub use process::Process;

@@ -48,6 +48,15 @@ pub fn program(path: &str, package: &str) -> PathBuf {
     )
 }
 
+/// A file of a Debian package that `./check` unpacks, because it cannot be installed beside another.
+pub fn unpacked(path: &str, package: &str) -> PathBuf {
+    required(
+        target().join("peers/mta").join(path),
+        package,
+        &format!("run ./check, which unpacks {package}"),
+    )
+}
+
 /// The first of several places where a program of a Debian package can be.
 pub fn program_in(places: &[&str], package: &str) -> PathBuf {
     let found = places.iter().find(|place| Path::new(place).exists());

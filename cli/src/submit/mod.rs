@@ -143,7 +143,12 @@ fn judge(answer: Answer, endpoint: &Endpoint) -> Result<Answer, Failure> {
         }
         _ => (code::TEMPFAIL, "hand the mail over again later"),
     };
-    let what = problem::text(status.as_u16(), &answer.body);
+    let mut what = problem::text(status.as_u16(), &answer.body);
+    let refused = refused(&answer.body);
+    // One recipient's reason is the problem's own text already.
+    if refused.len() > 1 || answer.body.windows(10).any(|window| window == b"\"messages\"") {
+        what = [vec![what], refused].concat().join("; ");
+    }
     Err(Failure::new(code, format!("{endpoint}: {what}"), remedy))
 }
 

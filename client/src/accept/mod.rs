@@ -7,6 +7,7 @@
 
 mod message;
 mod refusal;
+mod spooling;
 #[cfg(test)]
 mod tests;
 
@@ -23,6 +24,7 @@ use crate::{config::Config, discover::Discovery};
 
 pub(crate) use message::Spooled;
 pub(crate) use refusal::Refusal;
+pub(crate) use spooling::{BodyError, Spooling};
 
 /// Bad destination system address.
 const NO_ROUTE: EnhancedCode = EnhancedCode::new(5, 1, 2);

@@ -3,9 +3,12 @@
 use std::{fmt, time::Duration};
 
 use http::StatusCode;
-use lightpost_intake::{Problem, SpoolError};
+use lightpost_intake::Problem;
 use lightpost_mail::{EnhancedCode, envelope::ArgumentError};
 use lightpost_queue::StoreError;
+use lightpost_smtp::Reply;
+
+use super::BodyError;
 
 /// When a caller of REST may come back after a refusal for now that names no time.
 const LATER: Duration = Duration::from_secs(60);
@@ -83,11 +86,22 @@ impl From<StoreError> for Refusal {
     }
 }
 
-impl From<SpoolError> for Refusal {
-    fn from(error: SpoolError) -> Self {
+impl From<BodyError> for Refusal {
+    fn from(error: BodyError) -> Self {
         match error {
-            SpoolError::TooLarge(_) => Self::new(552, EnhancedCode::new(5, 3, 4), error.to_string()),
-            SpoolError::Store(error) => error.into(),
+            BodyError::Bare(_) => Self::new(554, EnhancedCode::new(5, 6, 0), error.to_string()),
+            BodyError::TooLarge(_) => Self::new(552, EnhancedCode::new(5, 3, 4), error.to_string()),
+            BodyError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<Refusal> for Reply {
+    fn from(refusal: Refusal) -> Self {
+        Self {
+            code: refusal.reply,
+            enhanced: Some(refusal.code),
+            text: refusal.text,
         }
     }
 }

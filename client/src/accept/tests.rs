@@ -1,5 +1,5 @@
 use http::StatusCode;
-use lightpost_intake::{Problem, SpoolError};
+use lightpost_intake::Problem;
 use lightpost_queue::StoreError;
 
 use super::*;
@@ -27,7 +27,7 @@ fn a_refusal_is_a_problem_and_a_reply() {
             None,
         ),
         (
-            Refusal::from(SpoolError::TooLarge(7)),
+            Refusal::from(BodyError::TooLarge(7)),
             "552 5.3.4 the mail exceeds the limit of 7 octets",
             413,
             None,

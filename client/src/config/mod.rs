@@ -2,6 +2,7 @@
 
 mod local;
 mod paths;
+mod receive;
 mod routes;
 
 use std::{
@@ -17,6 +18,7 @@ use lightpost_mail::lines::BareLineEnds;
 
 pub use local::Local;
 pub use paths::{Encoding, PathSettings, Secret};
+pub use receive::Receive;
 pub(crate) use routes::gateway;
 pub use routes::{Pattern, Route};
 
@@ -35,6 +37,10 @@ pub struct Config {
     pub retention: Duration,
     /// Where mail comes in.
     pub ingest: Ingest,
+    /// Where it comes in by SMTP.
+    pub smtp: Option<Receive>,
+    /// Where it comes in by LMTP.
+    pub lmtp: Option<Receive>,
     /// How names are looked up.
     pub resolver: Resolver,
     /// The local MTA.
@@ -130,6 +136,8 @@ fn walk(root: &Section<'_>) -> Option<Config> {
     let sessions = sessions(root, database.as_deref());
     let retention = root.get_or("retention", Duration::from_secs(7 * 86_400));
     let ingest = ingest(&root.section("ingest"));
+    let smtp = receive::read(&root.section("smtp"), "127.0.0.1:8026");
+    let lmtp = receive::read(&root.section("lmtp"), "127.0.0.1:8027");
     let resolver = resolver(&root.section("resolver"));
     let tls = tls(&root.section("tls"));
     let local = local::read(&root.section("local"), name.as_deref().unwrap_or_default(), &tls);
@@ -145,6 +153,8 @@ fn walk(root: &Section<'_>) -> Option<Config> {
         sessions,
         retention,
         ingest,
+        smtp,
+        lmtp,
         resolver,
         local: local?,
         tls,
@@ -243,9 +253,16 @@ fn resolver(section: &Section<'_>) -> Resolver {
 }
 
 fn tls(section: &Section<'_>) -> Tls {
-    let trust = file(section, "trust");
+    Tls {
+        trust: file(section, "trust"),
+        identity: identity(section),
+    }
+}
+
+/// `certificate` and `key`, both or neither.
+pub(crate) fn identity(section: &Section<'_>) -> Option<(PathBuf, PathBuf)> {
     let (certificate, key) = (file(section, "certificate"), file(section, "key"));
-    let identity = match (certificate, key) {
+    match (certificate, key) {
         (Some(certificate), Some(key)) => Some((certificate, key)),
         (None, None) => None,
         (certificate, _) => {
@@ -261,8 +278,7 @@ fn tls(section: &Section<'_>) -> Tls {
             );
             None
         }
-    };
-    Tls { trust, identity }
+    }
 }
 
 /// A file that must be readable now.

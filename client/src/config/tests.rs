@@ -5,7 +5,7 @@ use super::*;
 /// The sample, with every place that only exists on an installed host replaced by one in `folder`.
 fn sample(folder: &Path) -> String {
     let text = include_str!("../../../deploy/client.toml");
-    for name in ["relay.pem", "relay.key"] {
+    for name in ["relay.pem", "relay.key", "mx.pem", "mx.key"] {
         std::fs::write(folder.join(name), "x").unwrap();
     }
     text.replace("/var/lib/lightpost/", &format!("{}/", folder.display()))
@@ -45,6 +45,10 @@ fn every_key_of_the_sample_that_is_commented_out_is_right_too() {
     assert_eq!(config.sessions, None);
     assert!(config.ingest.tokens.is_some() && config.paths["moon"].token.is_some());
     assert_eq!(config.routes[1].gateways.len(), 2);
+    let smtp = config.smtp.as_ref().unwrap();
+    assert!(smtp.identity.is_some() && smtp.client_trust.is_some() && smtp.clients.len() == 1);
+    let lmtp = config.lmtp.as_ref().unwrap();
+    assert!(lmtp.listen.is_some() && lmtp.socket.is_some());
     let shown = format!("{config:?}");
     assert!(!shown.contains("0123456789"), "{shown}");
 }
@@ -53,7 +57,20 @@ fn every_key_of_the_sample_that_is_commented_out_is_right_too() {
 fn every_problem_has_line_and_remedy() {
     let folder = tempfile::tempdir().unwrap();
     let good = sample(folder.path());
-    let cases: [(&str, &str, &str); 14] = [
+    let cases: [(&str, &str, &str); 19] = [
+        (
+            "127.0.0.1:8026",
+            "0.0.0.0:8026",
+            "whoever reaches it may send mail",
+        ),
+        (
+            "# clients = [\"192.0.2.0/24\"]",
+            "clients = [\"192.0.2.0/33\"]",
+            "is not a network",
+        ),
+        ("# client_trust = ", "client_trust = ", "there is no TLS"),
+        ("listen = \"127.0.0.1:8026\"", "", "no way for mail to come in"),
+        ("max_errors = 20", "max_errors = 0", "is zero"),
         ("127.0.0.1:8025", "0.0.0.0:8025", "asks for no token"),
         (
             "protocol = \"smtp\"",
@@ -95,9 +112,10 @@ fn every_problem_has_line_and_remedy() {
             "= \"ignore\"",
             "write \"normalise\" or \"refuse\"",
         ),
-        ("key = \"", "# key = \"", "is missing although"),
+        ("\nkey = \"", "\n# key = \"", "is missing although"),
     ];
     for (from, to, expected) in cases {
+        std::fs::write(folder.path().join("ca.pem"), "x").unwrap();
         let text = good.replacen(from, to, 1);
         assert_ne!(text, good, "{from}");
         let problems = Config::from_text(Path::new("client.toml"), &text).unwrap_err();

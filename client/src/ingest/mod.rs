@@ -1,4 +1,4 @@
-//! Where mail comes in: `POST /v1/messages`.
+//! Where mail comes in: `POST /v1/messages` here, SMTP and LMTP in [`smtp`].
 //!
 //! A 202 says "on disk here": it is sent after the synced commit that stores the messages together with this very answer, so that
 //! a caller whose connection broke learns the same by repeating the request with its `Idempotency-Key`.
@@ -6,6 +6,7 @@
 mod accept;
 mod batch;
 mod rfc822;
+pub(crate) mod smtp;
 
 #[cfg(test)]
 mod tests;

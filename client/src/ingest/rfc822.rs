@@ -1,24 +1,15 @@
 //! One mail as `message/rfc822`, its envelope in the query.
 
 use http::{StatusCode, Uri};
-use lightpost_intake::{BodyReader, Place, Problem, Sha256, Spool, spool};
-use lightpost_mail::{
-    EnhancedCode, Envelope, Recipient, Sender,
-    lines::{BareLineEnd, Canonicaliser},
-    trace::hops,
-};
+use lightpost_intake::{BodyReader, Place, Problem, Sha256, spool};
+use lightpost_mail::{EnhancedCode, Envelope, Recipient, Sender};
 use lightpost_queue::StoredReply;
 
 use super::{
     Upload,
     accept::{Receipt, Said, judge},
 };
-use crate::accept::{Draft, Source, Spooled};
-
-/// Octets of a header section that are searched for hops.
-const HEADERS: usize = 64 * 1024;
-/// Octets that are made canonical at once.
-const PIECE: usize = 64 * 1024;
+use crate::accept::{BodyError, Draft, Source, Spooled, Spooling};
 
 /// The envelope as the query has it.
 struct Query {
@@ -78,41 +69,27 @@ async fn read(
     draft: &Draft,
     source: &Source,
 ) -> Result<Spooled, Problem> {
-    let ingestion = upload.ingestion;
-    let settings = &ingestion.config.ingest;
-    let prefix = draft.received(source, &ingestion.config.name);
-    let limit = settings.max_message;
-    let mut spool = Spool::new(ingestion.store.clone(), limit.saturating_add(prefix.len() as u64));
-    let mut canonical = Canonicaliser::new(settings.bare_line_ends);
-    let mut out = Vec::new();
-    let place = |error| bare(error, prefix.len() as u64, lines(&prefix));
-    canonical.push(prefix.as_bytes(), &mut out).map_err(place)?;
-    spool.push(&out).await?;
-    let mut headers = Vec::new();
-    let too_large = |problem: Problem| match problem.status {
-        StatusCode::PAYLOAD_TOO_LARGE => Problem::too_large("the mail", limit),
-        _ => problem,
-    };
+    let mut spooling = Spooling::start(upload.ingestion, draft, source)
+        .await
+        .map_err(problem)?;
     while let Some(chunk) = reader.next().await? {
-        for piece in chunk.chunks(PIECE) {
-            out.clear();
-            canonical.push(piece, &mut out).map_err(place)?;
-            let room = HEADERS - headers.len();
-            headers.extend_from_slice(out.get(..out.len().min(room)).unwrap_or_default());
-            spool.push(&out).await.map_err(|error| too_large(error.into()))?;
-        }
+        spooling.push(&chunk).await.map_err(problem)?;
     }
-    out.clear();
-    let facts = canonical.finish(&mut out).map_err(place)?;
-    let room = HEADERS - headers.len();
-    headers.extend_from_slice(out.get(..out.len().min(room)).unwrap_or_default());
-    spool.push(&out).await.map_err(|error| too_large(error.into()))?;
-    let hops = hops(&headers, &ingestion.config.name);
-    Ok(Spooled {
-        body: spool.finish().await?,
-        facts,
-        hops,
-    })
+    spooling.finish().await.map_err(problem)
+}
+
+fn problem(error: BodyError) -> Problem {
+    match error {
+        BodyError::Bare(error) => Problem::bad_request(error.to_string())
+            .with_code(EnhancedCode::new(5, 6, 0))
+            .at(Place {
+                line: error.line,
+                offset: error.offset,
+                transaction: None,
+            }),
+        BodyError::TooLarge(limit) => Problem::too_large("the mail", limit),
+        BodyError::Store(error) => error.into(),
+    }
 }
 
 fn query(uri: &Uri, most: usize) -> Result<Query, Problem> {
@@ -207,24 +184,4 @@ fn whole_digest(upload: &Upload<'_>, reader: &BodyReader) -> Result<Option<[u8; 
         whole.update(&body);
         whole.finish()
     }))
-}
-
-fn lines(prefix: &str) -> u64 {
-    prefix.bytes().filter(|octet| *octet == b'\n').count() as u64
-}
-
-/// The error's place in what the caller sent: our trace field is not his.
-fn bare(error: BareLineEnd, octets: u64, lines: u64) -> Problem {
-    let error = BareLineEnd {
-        line: error.line.saturating_sub(lines),
-        offset: error.offset.saturating_sub(octets),
-        ..error
-    };
-    Problem::bad_request(error.to_string())
-        .with_code(EnhancedCode::new(5, 6, 0))
-        .at(Place {
-            line: error.line,
-            offset: error.offset,
-            transaction: None,
-        })
 }
