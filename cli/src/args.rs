@@ -93,6 +93,7 @@ An address may carry ESMTP parameters behind its closing bracket. `-f ''` and `-
 Examples:
   lightpost submit -f a@earth.example b@moon.example < mail.eml
   lightpost submit -f '<a@earth.example> RET=HDRS ENVID=7' '<b@moon.example> NOTIFY=FAILURE,DELAY' < mail.eml
+  lightpost submit -t -i < mail.eml
   lightpost submit --batch --socket /run/lightpost/ingest.sock < batch.bsmtp
 
 Postfix, master.cf (see deploy/mta/postfix):
@@ -202,13 +203,22 @@ pub(crate) struct Submit {
     #[arg(
         short = 'f',
         value_name = "SENDER",
-        required_unless_present = "batch",
+        required_unless_present_any = ["batch", "headers"],
         allow_hyphen_values = true
     )]
     pub(crate) sender: Option<String>,
     /// The recipients, each with its ESMTP parameters if need be.
-    #[arg(value_name = "RECIPIENT", required_unless_present = "batch")]
+    #[arg(value_name = "RECIPIENT", required_unless_present_any = ["batch", "headers"])]
     pub(crate) recipients: Vec<String>,
+    /// Take recipients from To, Cc and Bcc, too, remove Bcc, and without -f take the reverse-path from From.
+    #[arg(short = 't', conflicts_with = "batch")]
+    pub(crate) headers: bool,
+    /// Accepted for programs that call sendmail: a lone dot never ends a mail here.
+    #[arg(short = 'i', hide = true)]
+    pub(crate) ignore_dots: bool,
+    /// Accepted for programs that call sendmail (-oi, -oem): none of these options changes anything here.
+    #[arg(short = 'o', hide = true, value_name = "OPTION")]
+    pub(crate) option: Vec<String>,
     /// Standard input is Batch SMTP (RFC 2442), which holds its own envelopes.
     #[arg(long, conflicts_with_all = ["sender", "recipients"])]
     pub(crate) batch: bool,

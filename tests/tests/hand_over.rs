@@ -311,3 +311,22 @@ fn msmtp_as_sendmail() {
     assert!(!finished.status.success());
     assert!(finished.stderr.contains("5.1.2"), "{}", finished.stderr);
 }
+
+#[test]
+fn submit_as_sendmail() {
+    let world = World::new();
+    let message = corpus::message("submit", b"Hello\r\n");
+    let secret = [b"Bcc: carol@moon.example\r\n", message.as_slice()].concat();
+    let url = format!("http://{}", world.client.api);
+    let finished = programs::lightpost(&["submit", "-t", "-i", "-oi", "--url", &url], &secret);
+    assert!(finished.status.success(), "{}", finished.stderr);
+    for user in [BOB, CAROL] {
+        // Without the Bcc field.
+        let mails = world.dovecot.wait_mails(user, 1);
+        corpus::assert_only_trace_added(&mails[0], &message);
+    }
+    assert_eq!(world.client.messages()[0]["sender"], ALICE);
+    let nobody = b"From: alice@earth.example\r\nSubject: x\r\n\r\n";
+    let finished = programs::lightpost(&["submit", "-t", "--url", &url], nobody);
+    assert_eq!(finished.status.code(), Some(65), "{}", finished.stderr);
+}

@@ -69,6 +69,15 @@ impl Input {
         })
     }
 
+    /// The beginning of the mail, and whether it is all of it; `None` once it was streamed.
+    pub(crate) fn start(&mut self) -> Option<(&mut Bytes, bool)> {
+        match self {
+            Self::Small(octets) => Some((octets, true)),
+            Self::Large { start, .. } => Some((start, false)),
+            Self::Streamed { .. } => None,
+        }
+    }
+
     /// The body of the next attempt; `None` when the mail cannot be sent again.
     pub(crate) fn body(&mut self) -> Option<Body> {
         match std::mem::replace(self, Self::Small(Bytes::new())) {

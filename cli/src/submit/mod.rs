@@ -3,6 +3,7 @@
 //! An MTA starts it for every mail and believes its exit code. 0 says: on disk at the agent. 65 and 77 make the MTA
 //! return the mail, so they are given only when the agent itself refused it for good. All else is 75.
 
+mod headers;
 mod input;
 
 use std::process::ExitCode;
@@ -28,7 +29,7 @@ pub(crate) fn run(options: Submit, output: Output) -> ExitCode {
         .and_then(|endpoint| Ok((endpoint, small_runtime()?)))
         .map_err(|failure| failure.with_code(code::TEMPFAIL))
         .and_then(|(endpoint, runtime)| {
-            let result = runtime.block_on(hand_over(&options, &endpoint));
+            let result = runtime.block_on(hand_over(options, &endpoint));
             // A reader of standard input that still blocks must not keep the process.
             runtime.shutdown_background();
             result
@@ -46,7 +47,7 @@ pub(crate) fn run(options: Submit, output: Output) -> ExitCode {
 }
 
 /// Sends standard input to the agent; once more when the connection was lost after the request had begun.
-async fn hand_over(options: &Submit, endpoint: &Endpoint) -> Result<Answer, Failure> {
+async fn hand_over(mut options: Submit, endpoint: &Endpoint) -> Result<Answer, Failure> {
     let clock = Clock::system();
     let key = options
         .id
@@ -55,6 +56,10 @@ async fn hand_over(options: &Submit, endpoint: &Endpoint) -> Result<Answer, Fail
     let mut input = Input::read(tokio::io::stdin())
         .await
         .map_err(|error| unreadable(&error))?;
+    if options.headers {
+        take_headers(&mut options, &mut input)?;
+    }
+    let options = &options;
     let mut trouble = None;
     for _ in 0..2 {
         let Some(body) = input.body() else { break };
@@ -77,6 +82,39 @@ async fn hand_over(options: &Submit, endpoint: &Endpoint) -> Result<Answer, Fail
     }
     let trouble = trouble.unwrap_or(Trouble::Silent);
     Err(trouble.failure(endpoint).with_code(code::TEMPFAIL))
+}
+
+/// Takes what the header section says about the envelope, and Bcc out of the mail. Nothing was handed over yet, so whoever called can be told
+/// what is wrong with it for good.
+fn take_headers(options: &mut Submit, input: &mut Input) -> Result<(), Failure> {
+    let wrong = |what: &str, remedy: &str| Err(Failure::new(code::DATAERR, what, remedy));
+    let found = input.start();
+    let Some((start, read)) = found.and_then(|(start, whole)| {
+        let read = headers::read(start, whole)?;
+        Some((start, read))
+    }) else {
+        return wrong(
+            "the header section has no end within 256 KiB",
+            "name the recipients instead of -t",
+        );
+    };
+    if !read.bcc.is_empty() {
+        *start = headers::without(start, &read.bcc).into();
+    }
+    options.recipients.extend(read.recipients);
+    if options.recipients.is_empty() {
+        return wrong("no recipient in To, Cc or Bcc", "name one");
+    }
+    if options.sender.is_none() {
+        options.sender = read.sender;
+    }
+    if options.sender.is_none() {
+        return wrong(
+            "From does not hold exactly one address",
+            "name the reverse-path with -f",
+        );
+    }
+    Ok(())
 }
 
 fn unreadable(error: &std::io::Error) -> Failure {
@@ -182,6 +220,9 @@ mod tests {
             sender: sender.map(str::to_owned),
             recipients: recipients.iter().map(|text| (*text).to_owned()).collect(),
             batch: sender.is_none(),
+            headers: false,
+            ignore_dots: false,
+            option: Vec::new(),
             id: None,
             place: Place::default(),
         }
