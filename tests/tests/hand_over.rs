@@ -31,7 +31,7 @@ const CAROL: &str = "carol@moon.example";
 /// The arguments of RCPT. Not NEVER for Carol, which OpenSMTPD 6.8 refuses as contradicting itself.
 const BOBS: &str = "<bob@moon.example> NOTIFY=FAILURE,DELAY ORCPT=rfc822;robert+2Bx@earth.example";
 const CAROLS: &str = "<carol@moon.example> NOTIFY=DELAY";
-const SOON: Duration = Duration::from_secs(60);
+const SOON: Duration = Duration::from_secs(120);
 
 /// Both programs, a mailbox behind the gateway, and a tap on the way there.
 struct World {

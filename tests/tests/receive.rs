@@ -18,6 +18,7 @@ use lightpost_tests::{
     dovecot::Dovecot,
     full_disk::SmallDisk,
     pki::Authority,
+    postfix::{self, Postfix},
     programs::Program,
     smtp,
     world::{self, ClientSettings, Gateway, GatewaySettings},
@@ -139,4 +140,88 @@ fn a_full_disk_answers_452_and_loses_nothing() {
     for subject in &acknowledged {
         corpus::find(&mails, subject);
     }
+}
+
+#[test]
+fn postfix_starts_tls() {
+    let site = Site::new();
+    let authority = Authority::new(&site, "ca");
+    let dovecot = Dovecot::start(&site, "dovecot", &[BOB]);
+    let gateway = GatewaySettings::new("gw1.moon.example", &["moon.example"], dovecot.lmtp);
+    let gateway = Gateway::start(&site, &authority, &gateway);
+    let identity = authority.issue(&site, "mx.relay.earth.example");
+    let mut settings = ClientSettings::discovering(site.socket(), &[]);
+    settings
+        .routes
+        .push(("moon.example".into(), vec![gateway.uri_by_address()]));
+    let address = site.socket();
+    settings.more = format!(
+        "\n[smtp]\nlisten = \"{address}\"\ncertificate = \"{}\"\nkey = \"{}\"\nclient_trust = \"{}\"\n",
+        identity.certificate.display(),
+        identity.key.display(),
+        authority.file.display()
+    );
+    let mut client = world::client(&site, &authority, &settings);
+    client.start(&site);
+    let earth = postfix::Settings {
+        name: "earth".into(),
+        host: "mx.earth.example".into(),
+        relayed: vec!["moon.example".into()],
+        transports: vec![format!(
+            "moon.example secure:[{}]:{}",
+            address.ip(),
+            address.port()
+        )],
+        services: "tlsmgr unix - - n 1000? 1 tlsmgr\nsecure unix - - n - - smtp -o smtp_tls_security_level=encrypt\n".into(),
+        ..postfix::Settings::default()
+    };
+    let earth = Postfix::start(&site, &earth);
+    let message = corpus::message("secure", b"Hello\r\n");
+    smtp::hand_over(earth.smtp, ALICE, &[&format!("<{BOB}>")], &message);
+    let mails = dovecot.wait_mails(BOB, 1);
+    corpus::assert_only_trace_added(&mails[0], &message);
+    let from =
+        b"Received: from mx.earth.example\r\n ([127.0.0.1])\r\n by relay.earth.example\r\n with ESMTPS\r\n";
+    assert!(
+        corpus::contains(&mails[0], from),
+        "{}",
+        String::from_utf8_lossy(&mails[0])
+    );
+}
+
+#[test]
+fn bare_line_ends_are_refused_where_that_is_asked_for() {
+    let site = Site::new();
+    let authority = Authority::new(&site, "ca");
+    let mut settings = ClientSettings::discovering(site.socket(), &[]);
+    let nobody = format!("https://{}/inboundmail", site.socket());
+    settings.routes.push(("moon.example".into(), vec![nobody]));
+    settings.ingest = "bare_line_ends = \"refuse\"\n".into();
+    let address = site.socket();
+    settings.more = format!("\n[lmtp]\nlisten = \"{address}\"\n");
+    let mut client = world::client(&site, &authority, &settings);
+    client.start(&site);
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    let mail = |body: &str| {
+        format!("MAIL FROM:{ALICE}\r\nRCPT TO:<{BOB}>\r\nRCPT TO:<c@moon.example>\r\nDATA\r\n{body}\r\n.\r\n")
+    };
+    let input = format!("LHLO a\r\n{}{}QUIT\r\n", mail("a\nb"), mail("a\r\nb"));
+    stream.write_all(input.as_bytes()).unwrap();
+    let mut answers = String::new();
+    stream.read_to_string(&mut answers).unwrap();
+    // LMTP: an answer for each recipient.
+    assert_eq!(
+        answers
+            .matches("554 5.6.0 line 1, octet 1: a bare LF\r\n")
+            .count(),
+        2,
+        "{answers}"
+    );
+    assert_eq!(
+        answers.matches("250 2.6.0 on disk here as ").count(),
+        2,
+        "{answers}"
+    );
+    assert_eq!(client.messages().len(), 1);
 }

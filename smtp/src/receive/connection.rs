@@ -2,14 +2,14 @@
 //!
 //! Replies are held back while whole commands are left to read, so that a group that came together (PIPELINING) is answered together.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{io, pin::Pin, sync::Arc, time::Duration};
 
 use bytes::{Buf, BytesMut};
 use lightpost_clock::Clock;
 use lightpost_mail::lines::{Unstuffed, Unstuffer};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio_rustls::TlsAcceptor;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use super::{Next, Peer, Receiver, Session, Settings, reply};
 use crate::Reply;
@@ -68,7 +68,7 @@ pub async fn converse<R: Receiver>(
         session,
         settings,
         clock,
-        stop,
+        stopped: Box::pin(stop.cancelled_owned()),
         scratch: Vec::new(),
     };
     let mut said = false;
@@ -86,7 +86,7 @@ pub async fn converse<R: Receiver>(
 
 struct Driver<R: Receiver> {
     /// Gone only when a TLS handshake failed.
-    stream: Option<Box<dyn Connection>>,
+    stream: Option<Stream>,
     /// Read, not yet used.
     input: BytesMut,
     /// Replies to be sent.
@@ -94,7 +94,8 @@ struct Driver<R: Receiver> {
     session: Session<R>,
     settings: Arc<Settings>,
     clock: Clock,
-    stop: CancellationToken,
+    /// Made once: to ask for it anew before each command takes a lock that all connections share.
+    stopped: Pin<Box<WaitForCancellationFutureOwned>>,
     /// What a piece of a body becomes.
     scratch: Vec<u8>,
 }
@@ -125,11 +126,13 @@ impl<R: Receiver> Driver<R> {
             Some(end) => end,
             None => {
                 self.flush().await?;
-                let (clock, stop) = (self.clock.clone(), self.stop.clone());
-                let line = clock.timeout(self.settings.idle, self.read_line());
+                let clock = self.clock.clone();
+                let reading = read_line(self.stream.as_mut(), &mut self.input);
+                let line = clock.timeout(self.settings.idle, reading);
                 let line = tokio::select! {
+                    biased;
                     line = line => line,
-                    () = stop.cancelled() => return Err(End::Said(reply(421, Some((4, 3, 2)), "the service ends"))),
+                    () = &mut self.stopped => return Err(End::Said(reply(421, Some((4, 3, 2)), "the service ends"))),
                 };
                 match line {
                     Ok(end) => end?,
@@ -141,22 +144,6 @@ impl<R: Receiver> Driver<R> {
         let next = self.session.line(line, &mut self.output);
         self.input.advance(end + 2);
         Ok(next)
-    }
-
-    /// Reads until a line is complete; where its CRLF stands.
-    async fn read_line(&mut self) -> Result<usize, End> {
-        loop {
-            if self.fill().await? == 0 {
-                return Err(if self.input.is_empty() {
-                    End::Closed
-                } else {
-                    io::Error::from(io::ErrorKind::UnexpectedEof).into()
-                });
-            }
-            if let Some(end) = line_end(&self.input)? {
-                return Ok(end);
-            }
-        }
     }
 
     /// Reads a body, up to its final dot or as a chunk, and answers it.
@@ -264,11 +251,7 @@ impl<R: Receiver> Driver<R> {
     }
 
     async fn fill(&mut self) -> io::Result<usize> {
-        let Some(stream) = &mut self.stream else {
-            return Ok(0);
-        };
-        self.input.reserve(READ);
-        stream.read_buf(&mut self.input).await
+        fill(self.stream.as_mut(), &mut self.input).await
     }
 
     async fn flush(&mut self) -> Result<(), End> {
@@ -308,6 +291,32 @@ impl<R: Receiver> Driver<R> {
             Ok::<_, io::Error>(())
         };
         let _ = self.clock.timeout(FAREWELL, last).await;
+    }
+}
+
+type Stream = Box<dyn Connection>;
+
+async fn fill(stream: Option<&mut Stream>, input: &mut BytesMut) -> io::Result<usize> {
+    let Some(stream) = stream else {
+        return Ok(0);
+    };
+    input.reserve(READ);
+    stream.read_buf(input).await
+}
+
+/// Reads until a line is complete; where its CRLF stands.
+async fn read_line(mut stream: Option<&mut Stream>, input: &mut BytesMut) -> Result<usize, End> {
+    loop {
+        if fill(stream.as_deref_mut(), input).await? == 0 {
+            return Err(if input.is_empty() {
+                End::Closed
+            } else {
+                io::Error::from(io::ErrorKind::UnexpectedEof).into()
+            });
+        }
+        if let Some(end) = line_end(input)? {
+            return Ok(end);
+        }
     }
 }
 
