@@ -195,6 +195,10 @@ fn exim_by_smtp() {
     let world = World::new();
     let exim = Exim::start(&world.site, &world.snippet("exim/smtp.conf"));
     world.crosses(exim.smtp, &|| exim.log());
+    // K: the body went by BDAT.
+    wait::until("the deliveries in the log", SOON, || {
+        exim.log().matches(" K C=\"250 ").count() == 4
+    });
     world.assert_dsn_parameters_arrived();
     world.refuses(exim.smtp, &|| exim.log());
 }
