@@ -169,6 +169,7 @@ async fn fill(place: &Place, mails: usize, body: &Bytes, clock: &Clock, progress
             key: None,
             reply: lightpost_queue::StoredReply::default(),
             messages,
+            charges: Vec::new(),
         };
         store.enqueue(submission).await.map_err(failed)?;
         done += batch;

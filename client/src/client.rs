@@ -151,17 +151,7 @@ impl Client {
             clock: clock.clone(),
             stop: sending.clone(),
         }));
-        workers.spawn(housekeeping::purge(
-            store.clone(),
-            clock.clone(),
-            config.retention,
-            sending.clone(),
-        ));
-        workers.spawn(housekeeping::keep_answers(
-            discovery.clone(),
-            clock.clone(),
-            sending.clone(),
-        ));
+        keep_house(&mut workers, &config, &store, &discovery, &clock, &sending);
         let acceptance = Arc::new(Acceptance {
             config: config.clone(),
             store: store.clone(),
@@ -239,6 +229,34 @@ impl Client {
         }
         self.store.close().await;
     }
+}
+
+/// Starts what is done now and then.
+fn keep_house(
+    workers: &mut JoinSet<()>,
+    config: &Config,
+    store: &Arc<dyn Store>,
+    discovery: &Arc<Discovery>,
+    clock: &Clock,
+    stop: &CancellationToken,
+) {
+    let (retention, routes) = (config.retention, config.routes.clone());
+    workers.spawn(housekeeping::purge(
+        store.clone(),
+        clock.clone(),
+        retention,
+        stop.clone(),
+    ));
+    workers.spawn(housekeeping::reload_recipients(
+        routes,
+        clock.clone(),
+        stop.clone(),
+    ));
+    workers.spawn(housekeeping::keep_answers(
+        discovery.clone(),
+        clock.clone(),
+        stop.clone(),
+    ));
 }
 
 /// Queues again what was being worked on, or awaiting a reply, when the client ended.

@@ -6,10 +6,15 @@ use lightpost_clock::{Clock, sub};
 use lightpost_queue::Store;
 use tokio_util::sync::CancellationToken;
 
-use crate::discover::Discovery;
+use crate::{
+    config::{Recipients, Route},
+    discover::Discovery,
+};
 
 /// How often finished messages are looked for.
 const PERIOD: Duration = Duration::from_secs(60);
+/// How often the files of recipients are looked at.
+const RELOAD: Duration = Duration::from_secs(2);
 /// Answers that come close to each other are written together.
 const GATHER: Duration = Duration::from_secs(1);
 
@@ -33,6 +38,25 @@ pub(crate) async fn purge(store: Arc<dyn Store>, clock: Clock, retention: Durati
             if stop.is_cancelled() {
                 return;
             }
+        }
+    }
+}
+
+/// Reads lists of recipients again when their files have changed.
+pub(crate) async fn reload_recipients(routes: Vec<Route>, clock: Clock, stop: CancellationToken) {
+    let lists: Vec<Recipients> = routes.into_iter().filter_map(|route| route.recipients).collect();
+    if lists.is_empty() {
+        return;
+    }
+    loop {
+        tokio::select! {
+            () = clock.sleep(RELOAD) => {}
+            () = stop.cancelled() => return,
+        }
+        let lists = lists.clone();
+        let read = tokio::task::spawn_blocking(move || lists.iter().for_each(Recipients::reload));
+        if read.await.is_err() {
+            tracing::warn!("the lists of recipients could not be looked at");
         }
     }
 }

@@ -74,6 +74,44 @@ pub struct Submission {
     pub reply: StoredReply,
     /// The messages; may be empty when everything was refused.
     pub messages: Vec<NewMessage>,
+    /// What the messages use up of daily allowances, one entry per subject; nothing is stored when one of them does not suffice.
+    pub charges: Vec<Charge>,
+}
+
+/// Whose daily allowance it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Subject {
+    /// A reverse-path.
+    Sender = 0,
+    /// A routing key.
+    Destination = 1,
+}
+
+/// What a submission uses up of an allowance for one UTC day.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Charge {
+    /// Whose allowance.
+    pub subject: Subject,
+    /// The address or the destination.
+    pub name: String,
+    /// Messages that the submission brings.
+    pub messages: u64,
+    /// Octets of their bodies.
+    pub octets: u64,
+    /// Messages a day at most; any number when `None`.
+    pub most_messages: Option<u64>,
+    /// Octets a day at most; any number when `None`.
+    pub most_octets: Option<u64>,
+}
+
+/// The allowance that does not suffice.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Over {
+    /// Whose it is.
+    pub subject: Subject,
+    /// The address or the destination.
+    pub name: String,
 }
 
 /// What identifies a request across repeats.
@@ -107,6 +145,8 @@ pub enum Enqueued {
     Repeat(StoredReply),
     /// The same key was used before for other content.
     Conflict,
+    /// An allowance does not suffice today; nothing was stored.
+    Over(Over),
 }
 
 /// What is asked of [`crate::Store::claim`].

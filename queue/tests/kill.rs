@@ -65,6 +65,7 @@ async fn victim() {
                         key: None,
                         reply: StoredReply::default(),
                         messages,
+                        charges: Vec::new(),
                     };
                     store.enqueue(submission).await.unwrap();
                     println!("stored {id}");

@@ -6,6 +6,7 @@
 //! [`Draft::message`]; it is acknowledged after [`Store::enqueue`], not before.
 
 mod message;
+mod quota;
 mod refusal;
 mod spooling;
 #[cfg(test)]
@@ -26,6 +27,8 @@ pub(crate) use message::Spooled;
 pub(crate) use refusal::Refusal;
 pub(crate) use spooling::{BodyError, Spooling};
 
+/// Bad destination mailbox address.
+const NO_MAILBOX: EnhancedCode = EnhancedCode::new(5, 1, 1);
 /// Bad destination system address.
 const NO_ROUTE: EnhancedCode = EnhancedCode::new(5, 1, 2);
 /// Delivery time expired.
@@ -94,15 +97,21 @@ impl Acceptance {
         recipient: &Recipient,
     ) -> Result<(), Refusal> {
         let destination = recipient.address.destination();
-        let Some(path) = self
-            .discovery
-            .route(&destination)
-            .and_then(|route| self.config.paths.get(&route.path))
+        let route = self.discovery.route(&destination);
+        let Some((route, path)) = route.and_then(|route| Some((route, self.config.paths.get(&route.path)?)))
         else {
             let text =
                 format!("mail for {destination} does not leave from here: no route is configured for it");
             return Err(Refusal::new(550, NO_ROUTE, text));
         };
+        if route
+            .recipients
+            .as_ref()
+            .is_some_and(|list| !list.contain(&recipient.address))
+        {
+            let text = format!("{} has no mailbox at its destination", recipient.address);
+            return Err(Refusal::new(550, NO_MAILBOX, text));
+        }
         let lifetime = match returned_after(sender) {
             Some(by) if by <= path.path.one_way_min => return Err(too_far(by, path.path.one_way_min)),
             Some(by) => path.lifetime.min(by),

@@ -51,12 +51,14 @@ impl fmt::Display for Refusal {
 }
 
 impl From<Refusal> for Problem {
-    /// 413 for size, 422 for what else is refused for good; 507 and 503 for now.
+    /// 413 for size, 403 for policy, 422 for what else is refused for good; 507 for room, 429 for policy and 503 for what else is refused for now.
     fn from(refusal: Refusal) -> Self {
         let status = match (refusal.is_permanent(), refusal.code.subject, refusal.code.detail) {
             (true, 3, 4) => StatusCode::PAYLOAD_TOO_LARGE,
+            (true, 7, _) => StatusCode::FORBIDDEN,
             (true, ..) => StatusCode::UNPROCESSABLE_ENTITY,
             (false, 3, 1) => StatusCode::INSUFFICIENT_STORAGE,
+            (false, 7, 1) => StatusCode::TOO_MANY_REQUESTS,
             (false, ..) => StatusCode::SERVICE_UNAVAILABLE,
         };
         let problem = Self::new(status, refusal.text).with_code(refusal.code);

@@ -2,7 +2,9 @@
 
 mod local;
 mod paths;
+mod quotas;
 mod receive;
+mod recipients;
 mod routes;
 
 use std::{
@@ -18,7 +20,10 @@ use lightpost_mail::lines::BareLineEnds;
 
 pub use local::Local;
 pub use paths::{Encoding, PathSettings, Secret};
+pub(crate) use quotas::key as sender_key;
+pub use quotas::{Quota, Whom};
 pub use receive::Receive;
+pub use recipients::{Recipients, RecipientsError};
 pub(crate) use routes::gateway;
 pub use routes::{Pattern, Route};
 
@@ -51,6 +56,8 @@ pub struct Config {
     pub paths: BTreeMap<String, PathSettings>,
     /// Which mail takes which path.
     pub routes: Vec<Route>,
+    /// How much may be sent in a day.
+    pub quotas: Vec<Quota>,
 }
 
 /// `[ingest]`
@@ -143,6 +150,7 @@ fn walk(root: &Section<'_>) -> Option<Config> {
     let local = local::read(&root.section("local"), name.as_deref().unwrap_or_default(), &tls);
     let paths = paths::read(root);
     let routes = routes::read(root, &paths);
+    let quotas = quotas::read(root);
     let paths = paths
         .into_iter()
         .filter_map(|(name, path)| Some((name, path?)))
@@ -160,6 +168,7 @@ fn walk(root: &Section<'_>) -> Option<Config> {
         tls,
         paths,
         routes,
+        quotas,
     })
 }
 

@@ -8,7 +8,7 @@ use std::{
 use lightpost_config::Section;
 use url::Url;
 
-use super::PathSettings;
+use super::{PathSettings, Recipients};
 
 /// Which destinations a route is for.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -66,6 +66,8 @@ pub struct Route {
     pub gateways: Vec<Url>,
     /// The domains that targets of URI records may lie in; any when empty.
     pub targets: Vec<String>,
+    /// Who exists there; everyone when `None`.
+    pub recipients: Option<Recipients>,
 }
 
 /// Whether `name` is a domain name in A-labels.
@@ -167,10 +169,22 @@ fn one(section: &Section<'_>, paths: &BTreeMap<String, Option<PathSettings>>) ->
             );
         }
     }
+    let recipients = section.path_of("recipients").and_then(|file| {
+        Recipients::load(&file)
+            .map_err(|error| {
+                section.wrong(
+                    "recipients",
+                    error.to_string(),
+                    "write one address or local part per line; \"list-*\" is all that begin with it".into(),
+                );
+            })
+            .ok()
+    });
     Some(Route {
         pattern: pattern?,
         path: path?,
         gateways,
         targets,
+        recipients,
     })
 }

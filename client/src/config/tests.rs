@@ -40,11 +40,13 @@ fn every_key_of_the_sample_that_is_commented_out_is_right_too() {
     }
     std::fs::write(folder.path().join("tokens"), "mta 0123456789\n").unwrap();
     std::fs::write(folder.path().join("moon.token"), "0123456789\n").unwrap();
+    std::fs::write(folder.path().join("moon.recipients"), "bob\n").unwrap();
     std::fs::write(folder.path().join("ca.pem"), "x").unwrap();
     let config = Config::from_text(Path::new("client.toml"), &text).unwrap();
     assert_eq!(config.sessions, None);
     assert!(config.ingest.tokens.is_some() && config.paths["moon"].token.is_some());
     assert_eq!(config.routes[1].gateways.len(), 2);
+    assert!(config.routes[0].recipients.is_some() && config.quotas.len() == 2);
     let smtp = config.smtp.as_ref().unwrap();
     assert!(smtp.identity.is_some() && smtp.client_trust.is_some() && smtp.clients.len() == 1);
     let lmtp = config.lmtp.as_ref().unwrap();

@@ -66,6 +66,7 @@ mod tests {
             path: text.to_owned(),
             gateways: Vec::new(),
             targets: Vec::new(),
+            recipients: None,
         };
         let some = Table::new(
             [

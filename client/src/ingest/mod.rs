@@ -186,7 +186,7 @@ impl<'a> Upload<'a> {
         {
             Some(Enqueued::Repeat(reply)) => Ok(Some(reply)),
             Some(Enqueued::Conflict) => Err(Problem::key_conflict(key)),
-            Some(Enqueued::Stored) | None => Ok(None),
+            Some(Enqueued::Stored | Enqueued::Over(_)) | None => Ok(None),
         }
     }
 
@@ -205,7 +205,9 @@ impl<'a> Upload<'a> {
             expires: add(now, self.ingestion.config.ingest.remember),
         });
         let bodies: Vec<_> = messages.iter().map(|message| message.body.clone()).collect();
+        let charges = self.ingestion.charges(&messages);
         let submission = Submission {
+            charges,
             key,
             reply: reply.clone(),
             messages,
@@ -220,6 +222,7 @@ impl<'a> Upload<'a> {
         match result? {
             Enqueued::Stored => Ok(reply),
             Enqueued::Repeat(first) => Ok(first),
+            Enqueued::Over(over) => Err(self.ingestion.over(&over).into()),
             Enqueued::Conflict => Err(Problem::key_conflict(self.key.as_deref().unwrap_or_default())),
         }
     }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use lightpost_mail::{EnhancedCode, Recipient, Sender};
-use lightpost_queue::{StoredReply, Submission};
+use lightpost_queue::{Enqueued, StoredReply, Submission};
 use lightpost_smtp::{
     Reply,
     receive::{Incoming, Peer, Receiver},
@@ -110,14 +110,22 @@ impl Mail {
         let spooled = spooling.finish().await?;
         let spooled = acceptance.message(&draft, &source, &sender, spooled).await?;
         let (id, body) = (draft.id, spooled.body.clone());
+        let messages = vec![draft.message(&source, sender, spooled, None)];
         let submission = Submission {
             key: None,
             reply: StoredReply::default(),
-            messages: vec![draft.message(&source, sender, spooled, None)],
+            charges: acceptance.charges(&messages),
+            messages,
         };
-        if let Err(error) = acceptance.store.enqueue(submission).await {
+        let refusal = match acceptance.store.enqueue(submission).await {
+            Ok(Enqueued::Over(over)) => Some(acceptance.over(&over)),
+            // Without a key there is neither a repeat nor a conflict.
+            Ok(Enqueued::Stored | Enqueued::Repeat(_) | Enqueued::Conflict) => None,
+            Err(error) => Some(error.into()),
+        };
+        if let Some(refusal) = refusal {
             lightpost_intake::spool::discard_new(&*acceptance.store, &body).await;
-            return Err(error.into());
+            return Err(refusal);
         }
         Ok(Reply {
             code: 250,

@@ -53,6 +53,7 @@ impl World {
             key: None,
             reply: StoredReply::default(),
             messages: ids.iter().map(message).collect(),
+            charges: Vec::new(),
         };
         store.enqueue(submission).await.unwrap();
         let router = routes(Operator { store, clock, tokens }).fallback(not_found);

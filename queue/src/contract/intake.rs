@@ -1,7 +1,7 @@
 //! The way in.
 
 use super::*;
-use crate::{Enqueued, StoreError};
+use crate::{Enqueued, Over, StoreError};
 
 pub(crate) async fn mail_comes_back_as_it_went_in(store: Shared) {
     let mut message = mail(
@@ -79,6 +79,62 @@ pub(crate) async fn the_same_request_is_stored_once(store: Shared) {
     );
     assert_eq!(store.find_reply("other", "k", None).await.unwrap(), None);
     assert_eq!(ids(&claim(&store, "w", at(0), 10).await), [id(1)]);
+}
+
+pub(crate) async fn an_allowance_is_not_exceeded(store: Shared) {
+    let sender = |octets| charge(Subject::Sender, "a@earth.example", octets);
+    let over = |subject, name: &str| {
+        Enqueued::Over(Over {
+            subject,
+            name: name.to_owned(),
+        })
+    };
+    let charged = |number, charges: Vec<Charge>| {
+        let mut submission = submission(vec![simple(number)]);
+        submission.charges = charges;
+        submission
+    };
+    // Fifty at once: as many as there is room for.
+    let tasks: Vec<_> = (0..50)
+        .map(|n| {
+            let (store, submission) = (Arc::clone(&store), charged(n, vec![sender(1)]));
+            tokio::spawn(async move { store.enqueue(submission).await.unwrap() })
+        })
+        .collect();
+    let mut stored = 0;
+    for task in tasks {
+        match task.await.unwrap() {
+            Enqueued::Stored => stored += 1,
+            other => assert_eq!(other, over(Subject::Sender, "a@earth.example")),
+        }
+    }
+    assert_eq!(stored, 2);
+    // One allowance that does not suffice leaves the others as they were.
+    let moon = |octets| charge(Subject::Destination, "moon.example", octets);
+    for (number, charges, wanted) in [
+        (60, vec![moon(60)], Enqueued::Stored),
+        (
+            61,
+            vec![moon(40), sender(1)],
+            over(Subject::Sender, "a@earth.example"),
+        ),
+        (62, vec![moon(41)], over(Subject::Destination, "moon.example")),
+        (63, vec![moon(40)], Enqueued::Stored),
+        (64, vec![moon(0)], over(Subject::Destination, "moon.example")),
+        (65, Vec::new(), Enqueued::Stored),
+    ] {
+        assert_eq!(store.enqueue(charged(number, charges)).await.unwrap(), wanted);
+    }
+    assert_eq!(claim(&store, "w", at(0), 100).await.len(), 5);
+    // A repeat uses nothing up.
+    for _ in 0..3 {
+        let mut repeated = keyed("k", 1, "one", vec![simple(70)]);
+        repeated.charges = vec![charge(Subject::Sender, "b@earth.example", 60)];
+        assert!(!matches!(
+            store.enqueue(repeated).await.unwrap(),
+            Enqueued::Over(_)
+        ));
+    }
 }
 
 pub(crate) async fn concurrent_repeats_are_stored_once(store: Shared) {

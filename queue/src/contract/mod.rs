@@ -14,8 +14,8 @@ use lightpost_mail::{Address, Recipient, ReversePath, Sender, lines::BodyFacts};
 use ulid::Ulid;
 
 use crate::{
-    Claim, ClaimedMessage, Disposition, MessageView, NewBody, NewExchange, NewMessage, NewRecipient,
-    RecipientId, RequestKey, Settlement, Store, StoredReply, Submission,
+    Charge, Claim, ClaimedMessage, Disposition, MessageView, NewBody, NewExchange, NewMessage, NewRecipient,
+    RecipientId, RequestKey, Settlement, Store, StoredReply, Subject, Submission,
 };
 
 pub(crate) use self::{claims::*, intake::*, operations::*, outcomes::*};
@@ -72,6 +72,19 @@ pub(crate) fn submission(messages: Vec<NewMessage>) -> Submission {
         key: None,
         reply: StoredReply::default(),
         messages,
+        charges: Vec::new(),
+    }
+}
+
+/// What a submission of one message of `octets` uses up of an allowance.
+pub(crate) fn charge(subject: Subject, name: &str, octets: u64) -> Charge {
+    Charge {
+        subject,
+        name: name.to_owned(),
+        messages: 1,
+        octets,
+        most_messages: Some(2),
+        most_octets: Some(100),
     }
 }
 
@@ -88,6 +101,7 @@ pub(crate) fn keyed(key: &str, digest: u8, reply: &str, messages: Vec<NewMessage
             body: reply.into(),
         },
         messages,
+        charges: Vec::new(),
     }
 }
 

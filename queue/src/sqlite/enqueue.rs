@@ -10,6 +10,7 @@ use super::{
     insert::{LARGEST, Script, Table, insert},
     rows,
     tx::{Event, Spool, Tx},
+    usage::Usage,
 };
 use crate::{
     BodyId, Enqueued, NewBody, NewMessage, NewRecipient, RequestKey, Status, StoredReply, Submission,
@@ -137,6 +138,7 @@ pub(super) async fn enqueue(
     submissions: &[&Submission],
 ) -> Result<Vec<Result<Enqueued, Refused>>, sqlx::Error> {
     let mut known = known_requests(tx, submissions).await?;
+    let mut usage = Usage::load(tx, submissions).await?;
     let (mut answers, mut messages, mut requests) = (Vec::new(), Vec::new(), Vec::new());
     for submission in submissions {
         let before = submission.key.as_ref().and_then(|key| {
@@ -146,6 +148,10 @@ pub(super) async fn enqueue(
         });
         if let Some((key, (digest, reply))) = before {
             answers.push(Ok(repeat(key.digest, *digest, reply)));
+            continue;
+        }
+        if let Err(over) = usage.take(&submission.charges) {
+            answers.push(Ok(Enqueued::Over(over)));
             continue;
         }
         if let Err(refused) = prepare(tx, &submission.messages, &mut messages) {
@@ -160,6 +166,7 @@ pub(super) async fn enqueue(
         answers.push(Ok(Enqueued::Stored));
     }
     store_with(tx, messages, &requests).await?;
+    usage.store(tx).await?;
     Ok(answers)
 }
 

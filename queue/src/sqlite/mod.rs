@@ -18,6 +18,7 @@ mod settle;
 #[cfg(test)]
 mod tests;
 mod tx;
+mod usage;
 mod view;
 mod writer;
 

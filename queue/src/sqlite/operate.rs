@@ -7,6 +7,7 @@ use ulid::Ulid;
 use super::{
     rows::{self, STATUSES, is_done, millis},
     tx::{COLUMNS, Event, Tx},
+    usage,
 };
 use crate::{Operation, Status, WaitReason};
 
@@ -100,6 +101,7 @@ pub(super) async fn purge(
         .bind(PURGED * 4)
         .execute(&mut *tx.connection)
         .await?;
+    usage::purge(tx).await?;
     let done = sqlx::query(DONE)
         .bind(millis(done_before))
         .bind(PURGED)

@@ -49,6 +49,7 @@ contract! {
     mail_comes_back_as_it_went_in
     the_same_request_is_stored_once
     concurrent_repeats_are_stored_once
+    an_allowance_is_not_exceeded
     a_large_body_is_read_from_any_octet
     a_body_belongs_to_one_message
     a_bad_command_harms_no_other

@@ -196,7 +196,7 @@ impl Inbound {
                 Ok(Some(answer::again(&reply)))
             }
             Some(Enqueued::Conflict) => Err(Problem::key_conflict(key)),
-            Some(Enqueued::Stored) | None => Ok(None),
+            Some(Enqueued::Stored | Enqueued::Over(_)) | None => Ok(None),
         }
     }
 
@@ -269,6 +269,7 @@ impl Inbound {
             }),
             reply: answer.stored(),
             messages: verdicts.messages,
+            charges: Vec::new(),
         };
         let enqueued = self.store.enqueue(submission).await;
         if !matches!(enqueued, Ok(Enqueued::Stored)) {
@@ -284,6 +285,11 @@ impl Inbound {
                 Ok(answer.into_response())
             }
             Enqueued::Repeat(reply) => Ok(answer::again(&reply)),
+            // A gateway charges nobody.
+            Enqueued::Over(over) => Err(Problem::forbidden(format!(
+                "{} has used up its allowance",
+                over.name
+            ))),
             Enqueued::Conflict => Err(Problem::key_conflict(heading.key.as_deref().unwrap_or_default())),
         }
     }

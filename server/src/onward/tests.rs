@@ -90,6 +90,7 @@ impl World {
             key: None,
             reply: StoredReply::default(),
             messages: vec![message],
+            charges: Vec::new(),
         };
         self.store.enqueue(submission).await.unwrap();
         id
@@ -527,6 +528,7 @@ async fn onward_rate() {
             key: None,
             reply: StoredReply::default(),
             messages: messages.collect(),
+            charges: Vec::new(),
         };
         world.store.enqueue(submission).await.unwrap();
     }

@@ -266,6 +266,7 @@ async fn enqueue(
         key: None,
         reply: StoredReply::default(),
         messages: vec![message],
+        charges: Vec::new(),
     };
     client.store().enqueue(submission).await.unwrap();
     id

@@ -3,7 +3,7 @@
 use sqlx::{AssertSqlSafe, Row};
 use tempfile::TempDir;
 
-use super::super::{claim, open, operate, read, settle, tx, view};
+use super::super::{claim, open, operate, read, settle, tx, usage, view};
 
 async fn plan(statement: &str) -> Vec<String> {
     let folder = TempDir::new().unwrap();
@@ -32,6 +32,7 @@ async fn no_statement_of_the_dispatch_scans_a_table() {
         operate::DONE,
         settle::RESUME,
         tx::LOAD,
+        usage::USED,
     ];
     for statement in statements {
         for step in plan(statement).await {
