@@ -3,6 +3,8 @@
 pub(crate) mod logging;
 mod notify;
 
+use std::num::NonZero;
+
 use lightpost_client::Client;
 use lightpost_clock::Clock;
 use lightpost_queue::StoreError;
@@ -50,9 +52,14 @@ pub(crate) fn server(options: &Serve) -> Result<(), Failure> {
     })
 }
 
-/// A runtime on all cores.
+/// A runtime on half of the cores: the others have the databases' threads to run, which take turns with it at every step
+/// (decision 0012).
 pub(crate) fn block_on<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads((cores / 2).max(1))
+        .enable_all()
+        .build();
     let runtime = runtime.map_err(|error| no_runtime(&error))?;
     let result = runtime.block_on(work);
     runtime.shutdown_background();
