@@ -110,6 +110,15 @@ impl Problem {
         Self::new(StatusCode::UNPROCESSABLE_ENTITY, detail)
     }
 
+    /// 425 (RFC 8470 section 5.2).
+    pub fn too_early() -> Self {
+        Self::new(
+            StatusCode::TOO_EARLY,
+            "a request in early data without Idempotency-Key could be a recording, and the handshake did not end; send it again",
+        )
+        .with_code(EnhancedCode::new(4, 7, 0))
+    }
+
     /// 429.
     pub fn too_many(detail: impl Into<String>, retry_after: Duration) -> Self {
         Self::new(StatusCode::TOO_MANY_REQUESTS, detail)

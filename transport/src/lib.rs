@@ -1,6 +1,7 @@
 //! Carries one exchange. A transport knows nothing of mail; on the gateway every transport feeds the same router.
 
 pub mod bundle;
+mod early;
 pub mod exchange;
 mod gate;
 pub mod path;
@@ -8,6 +9,7 @@ pub mod quic;
 pub mod tls;
 pub mod web;
 
+pub use early::{EarlyData, Handshake};
 pub use exchange::{Carrier, Exchange, Failure, Object, Outcome, PeerIdentity, Reply, Transport};
 pub use path::Path;
 

@@ -29,7 +29,7 @@ use lightpost_mail::{
     trace::Received,
 };
 use lightpost_queue::{Enqueued, RequestKey, Store, Submission};
-use lightpost_transport::PeerIdentity;
+use lightpost_transport::{EarlyData, PeerIdentity};
 use tokio::sync::Semaphore;
 use ulid::Ulid;
 
@@ -122,6 +122,13 @@ impl Inbound {
         let peer = peer::identify(&self.config.peers, identity, request.headers())?;
         let protocol = identity.map_or("HTTP", |identity| identity.carrier.protocol());
         let heading = self.heading(peer, protocol, request.headers())?;
+        // A repeat of it would be recognised by its key; without one it may only count once.
+        if heading.key.is_none()
+            && let Some(early) = request.extensions().get::<EarlyData>().cloned()
+            && !early.confirmed().await
+        {
+            return Err(Problem::too_early());
+        }
         // A small object is here before the store has been asked; whether it is a repeat is then found when it is stored.
         let small = fields::content_length(request.headers()).is_some_and(|length| length <= SMALL);
         if !small && let Some(response) = self.known(&heading).await? {

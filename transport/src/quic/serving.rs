@@ -31,7 +31,7 @@ use super::{
     streams::{Connection, Sending},
     unidirectional::EXCESSIVE_LOAD,
 };
-use crate::{Carrier, PeerIdentity, gate::Seat, tls};
+use crate::{Carrier, EarlyData, Handshake, PeerIdentity, gate::Seat, tls};
 
 /// Requests of one connection that are worked on at once; more wait in their streams.
 const REQUESTS: usize = 1024;
@@ -83,6 +83,7 @@ pub(crate) struct Arrival {
 struct Peer {
     connection: quinn::Connection,
     identity: OnceLock<PeerIdentity>,
+    early: EarlyData,
     seat: Arc<Seat>,
     /// Requests that may be worked on.
     room: Arc<Semaphore>,
@@ -91,20 +92,23 @@ struct Peer {
 }
 
 impl Peer {
-    fn new(connection: quinn::Connection, seat: Arc<Seat>) -> Arc<Self> {
+    fn new(connection: quinn::Connection, seat: Arc<Seat>) -> (Arc<Self>, Handshake) {
         let read = Arc::new(AtomicU64::new(0));
         let (weighed, handed_on) = (connection.clone(), read.clone());
         seat.weigh(Box::new(move || {
             let arrived = weighed.stats().udp_rx.bytes;
             arrived.saturating_sub(handed_on.load(Ordering::Relaxed))
         }));
-        Arc::new(Self {
+        let (handshake, early) = EarlyData::pending();
+        let peer = Self {
             connection,
             identity: OnceLock::new(),
+            early,
             seat,
             room: Arc::new(Semaphore::new(STRANGERS_REQUESTS)),
             read,
-        })
+        };
+        (Arc::new(peer), handshake)
     }
 
     /// The peer is no stranger any more.
@@ -151,9 +155,9 @@ async fn run(arrival: Arrival, serving: &Arc<Serving>) -> Result<(), String> {
         opened = opening => opened.map_err(|_| "no handshake in time")?,
         () = seat.evicted() => return Err(CROWDED.into()),
     };
-    let (peer, handshake, mut driver) = opened?;
+    let (peer, opening, mut driver) = opened?;
     let connection = peer.connection.clone();
-    tokio::spawn(watch_handshake(peer.clone(), handshake, serving.clone()));
+    tokio::spawn(watch_handshake(peer.clone(), opening, serving.clone()));
     let requests = TaskTracker::new();
     let ended = tokio::select! {
         ended = take_requests(&mut driver, &peer, serving, &requests) => ended,
@@ -222,7 +226,7 @@ async fn overstayed(peer: &Peer, serving: &Serving) -> &'static str {
 }
 
 /// From the first packet to HTTP/3. Early data is readable at once, before the handshake is complete.
-async fn open(arrival: Arrival) -> Result<(Arc<Peer>, Option<ZeroRttAccepted>, Driver), String> {
+async fn open(arrival: Arrival) -> Result<(Arc<Peer>, Opening, Driver), String> {
     let accepted = match arrival.config {
         Some(config) => arrival.incoming.accept_with(config),
         None => arrival.incoming.accept(),
@@ -233,11 +237,11 @@ async fn open(arrival: Arrival) -> Result<(Arc<Peer>, Option<ZeroRttAccepted>, D
         .handshake_data()
         .await
         .map_err(|error| error.to_string())?;
-    let (connection, handshake) = match connecting.into_0rtt() {
-        Ok((connection, handshake)) => (connection, Some(handshake)),
+    let (connection, ended) = match connecting.into_0rtt() {
+        Ok((connection, ended)) => (connection, Some(ended)),
         Err(connecting) => (connecting.await.map_err(|error| error.to_string())?, None),
     };
-    let peer = Peer::new(connection.clone(), arrival.seat);
+    let (peer, handshake) = Peer::new(connection.clone(), arrival.seat);
     if connection.peer_identity().is_some() {
         // It was known before: who resumes a session has shown its secret, which was given to the owner of this certificate.
         peer.prove();
@@ -248,19 +252,28 @@ async fn open(arrival: Arrival) -> Result<(Arc<Peer>, Option<ZeroRttAccepted>, D
         .build(Connection::new(connection))
         .await
         .map_err(|error| error.to_string())?;
-    Ok((peer, handshake, driver))
+    Ok((peer, Opening { ended, handshake }, driver))
+}
+
+/// A handshake under way.
+struct Opening {
+    /// Its end; nothing where it has ended before.
+    ended: Option<ZeroRttAccepted>,
+    /// What hangs on it.
+    handshake: Handshake,
 }
 
 /// A peer that never ends its handshake is let go; one that has, may have shown a certificate.
-async fn watch_handshake(peer: Arc<Peer>, handshake: Option<ZeroRttAccepted>, serving: Arc<Serving>) {
+async fn watch_handshake(peer: Arc<Peer>, opening: Opening, serving: Arc<Serving>) {
     let connection = &peer.connection;
-    if let Some(handshake) = handshake
-        && serving.clock.timeout(serving.patience, handshake).await.is_err()
+    if let Some(ended) = opening.ended
+        && serving.clock.timeout(serving.patience, ended).await.is_err()
     {
         connection.close(NO_ERROR, b"no handshake in time");
     }
     if connection.close_reason().is_none() {
         peer.seat.connected();
+        opening.handshake.complete();
         if !peer.identity().names.is_empty() {
             peer.prove();
         }
@@ -312,6 +325,9 @@ async fn serve_request(resolver: RequestResolver<Connection, Bytes>, serving: &S
         peer.prove();
     }
     head.extensions.insert(identity);
+    if !peer.early.is_confirmed() {
+        head.extensions.insert(peer.early.clone());
+    }
     let body = RequestBody::new(incoming, content_length(&head.headers), peer.read.clone());
     let request = Request::from_parts(head, Body::new(body));
     let Ok(response) = serving.router.clone().oneshot(request).await;

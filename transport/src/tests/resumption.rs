@@ -10,6 +10,12 @@ use std::{
     time::Duration,
 };
 
+use axum::{
+    extract::Request,
+    http::StatusCode,
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
 use lightpost_clock::Clock;
 use quinn::{NoneTokenStore, TokenMemoryCache, TokenStore, crypto::rustls::QuicClientConfig};
 use rustls::time_provider::TimeProvider;
@@ -22,7 +28,7 @@ use super::{
     truncated::headers,
 };
 use crate::{
-    Path,
+    EarlyData, Path,
     quic::{
         listener::{Listener, Options},
         tickets::{self, Place, Tickets},
@@ -59,6 +65,8 @@ struct Site {
     tls: rustls::ServerConfig,
     options: Options,
     hand: Hand,
+    /// Whether requests in early data wait for the handshake.
+    careful: bool,
 }
 
 impl Site {
@@ -84,6 +92,7 @@ impl Site {
             tls,
             options,
             hand,
+            careful: false,
         }
     }
 
@@ -95,7 +104,10 @@ impl Site {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let listener = Listener::bind(address, &self.tls, &[Path::earth()], &self.options).unwrap();
         let port = listener.endpoint().local_addr().unwrap().port();
-        let (router, seen) = router();
+        let (mut router, seen) = router();
+        if self.careful {
+            router = router.layer(axum::middleware::from_fn(confirmed));
+        }
         let stop = CancellationToken::new();
         let task = tokio::spawn(listener.serve(router, Clock::system(), stop.clone()));
         Gateway {
@@ -389,6 +401,40 @@ async fn a_first_flight_that_is_replayed() {
     }
     client.cold(gateway.port).await;
     assert_eq!(gateway.whole(), 2, "once, and the next one");
+    gateway.stop().await;
+}
+
+async fn confirmed(request: Request, next: Next) -> Response {
+    match request.extensions().get::<EarlyData>().cloned() {
+        Some(early) if !early.confirmed().await => StatusCode::TOO_EARLY.into_response(),
+        _ => next.run(request).await,
+    }
+}
+
+/// What a router may do that cannot tell a repeat: the recording never ends its handshake, the real client does.
+#[tokio::test]
+async fn a_request_that_may_not_come_twice_waits_for_the_handshake() {
+    let mut site = Site::new(Duration::from_secs(600));
+    site.careful = true;
+    let mut gateway = site.start();
+    let tap = Tap::start(gateway.port).await;
+    let client = Client::new(&site.papers, Arc::new(NoneTokenStore));
+    client.cold(tap.port).await;
+    gateway.stop().await;
+    let unused = std::fs::read(site.sessions()).unwrap();
+    gateway = site.start();
+    tap.gateway.store(gateway.port, Ordering::SeqCst);
+    tap.forget();
+    assert!(client.early(tap.port).await);
+    assert_eq!(gateway.whole(), 1);
+    gateway.stop().await;
+    std::fs::write(site.sessions(), unused).unwrap();
+    gateway = site.start();
+    for _ in 0..3 {
+        tap.replay(gateway.port).await;
+    }
+    client.cold(gateway.port).await;
+    assert_eq!(gateway.whole(), 1, "the next one only");
     gateway.stop().await;
 }
 
