@@ -26,7 +26,7 @@ const PACE: u64 = 32 * 1024;
 pub struct ReadLimits {
     /// Octets after decoding, and octets on the wire.
     pub octets: u64,
-    /// How long the peer may be silent between two chunks. All in all it is waited for this long, and once more for each 32 KiB that came.
+    /// How long the peer may be silent between two chunks. All in all it is waited for twice as long, and once more for each 32 KiB that came.
     pub idle: Duration,
 }
 
@@ -202,7 +202,7 @@ impl BodyReader {
     /// The next octets from the peer.
     async fn chunk(&mut self) -> Result<Option<Result<Bytes, axum::Error>>, ReadError> {
         let ReadLimits { idle, .. } = self.limits;
-        let periods = u32::try_from(self.wire / PACE + 1).unwrap_or(u32::MAX);
+        let periods = u32::try_from(self.wire / PACE + 2).unwrap_or(u32::MAX);
         let left = idle.saturating_mul(periods).saturating_sub(self.waited);
         let asked = self.clock.instant();
         let chunk = self.clock.timeout(idle.min(left), self.stream.next()).await;

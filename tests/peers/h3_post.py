@@ -72,7 +72,8 @@ async def main():
     print(json.dumps({"status": status, "body": text}))
 
 
-try:
-    asyncio.run(main())
-except (ConnectionError, asyncio.TimeoutError) as error:
-    print(json.dumps({"status": None, "body": f"{type(error).__name__}: {error}"}))
+if __name__ == "__main__":
+    try:
+        asyncio.run(main())
+    except (ConnectionError, asyncio.TimeoutError) as error:
+        print(json.dumps({"status": None, "body": f"{type(error).__name__}: {error}"}))

@@ -36,6 +36,8 @@ pub struct GatewaySettings {
     pub notify: Option<SocketAddr>,
     /// Where the inbox is, when not in the site's folder.
     pub database: Option<String>,
+    /// Lines for `[accept]`.
+    pub accept: String,
     /// Whole tables to add.
     pub more: String,
 }
@@ -50,6 +52,7 @@ impl GatewaySettings {
             protocol: "lmtp".to_owned(),
             notify: None,
             database: None,
+            accept: String::new(),
             more: String::new(),
         }
     }
@@ -89,7 +92,7 @@ client_trust = "{trust}"
 
 [accept]
 domains = {domains:?}
-
+{accept}
 [[peer]]
 name = "{RELAY}"
 senders = ["*"]
@@ -111,6 +114,7 @@ listen = "{admin}"
             trust = authority.file.display(),
             domains = settings.domains,
             local = settings.local,
+            accept = settings.accept,
             protocol = settings.protocol,
             first = settings.domains[0].trim_start_matches("*."),
         );
