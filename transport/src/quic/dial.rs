@@ -33,7 +33,8 @@ pub(super) struct Dialer {
     pub(super) clock: Clock,
     pub(super) crypto: Arc<QuicClientConfig>,
     pub(super) sessions: Arc<Sessions>,
-    /// Where early data was last answered by silence: another address is tried first.
+    /// Where early data was last answered by silence: another address is tried first, and there a handshake before a mail, so that
+    /// no octet of the next one leaves before somebody answers and it can still go to another gateway.
     pub(super) silent: Mutex<HashMap<Target, SocketAddr>>,
     pub(super) closed: CancellationToken,
     /// Where it is ours.
@@ -118,7 +119,8 @@ impl Dialer {
         leg: &Leg,
     ) -> Result<Session, String> {
         let gateway = target.key();
-        let ticket = match leg.cold {
+        let unsure = self.silent().get(target) == Some(&address);
+        let ticket = match leg.cold || unsure {
             true => None,
             false => self.sessions.ticket(&gateway).await,
         };
@@ -189,6 +191,8 @@ impl Dialer {
     }
 
     fn was_silent(&self, target: Target, address: SocketAddr) {
+        // A socket for both families gives IPv4 addresses in IPv6 form.
+        let address = SocketAddr::new(address.ip().to_canonical(), address.port());
         let mut silent = self.silent();
         if silent.len() >= SILENT {
             silent.clear();

@@ -306,12 +306,20 @@ async fn early_data_into_silence_may_have_arrived() {
         "{outcome:?}"
     );
     assert_eq!(running.sessions().stock(&key(port)), stock - 1);
-    // The handshake's time runs out before the deadline: both of the attempts that are made were early.
+    // The handshake's time runs out before the deadline: the first of the attempts that are made was early.
     let outcome = running.send(to(port), deadline(Duration::from_secs(60))).await;
     assert!(
         matches!(outcome, Outcome::Failed(Failure::Interrupted { .. })),
         "{outcome:?}"
     );
+    // From now on nothing leaves before somebody answers: the next mail may go to another gateway, and tickets are saved.
+    let stock = running.sessions().stock(&key(port));
+    let outcome = running.send(to(port), deadline(Duration::from_secs(60))).await;
+    assert!(
+        matches!(outcome, Outcome::Failed(Failure::Unreachable { .. })),
+        "{outcome:?}"
+    );
+    assert_eq!(running.sessions().stock(&key(port)), stock);
 }
 
 /// Starts once more with what `change` made of everything; the tickets that are left, and whether a mail was early.
