@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use lightpost_sim::net::Way;
+
 use super::world::{MARS, Papers, World, link, mars, virtually};
 
 const HOUR: Duration = Duration::from_secs(3_600);
@@ -31,6 +33,37 @@ fn after_restarts_a_mail_takes_one_light_time() {
                 world.wait(3 * HOUR).await;
                 world.restart().await;
                 light_times(&mut world, 1.0).await;
+            }
+        });
+    }
+}
+
+/// The planets move between two mails: light takes five minutes more or less one way, and nobody has measured it yet. Whether the path's
+/// figures allow for that or not, the first mail after a restart takes one light time.
+#[test]
+fn after_the_light_time_changed_a_mail_takes_one_light_time() {
+    const CHANGE: Duration = Duration::from_secs(300);
+    let papers = Papers::new();
+    for foreseen in [true, false] {
+        let mut path = mars();
+        path.one_way_max = if foreseen { MARS + CHANGE } else { MARS };
+        let mut line = link(&path);
+        line.owlt = MARS;
+        virtually(async || {
+            let mut world = World::new(&papers, path, line, 1);
+            let mut owlt = MARS;
+            world.path.one_way_max = owlt;
+            light_times(&mut world, 3.0).await;
+            for _ in 0..4 {
+                world.wait(3 * HOUR).await;
+                owlt = if owlt == MARS { MARS + CHANGE } else { MARS };
+                for way in [Way::Up, Way::Down] {
+                    world.space.change(way, |options| options.owlt = owlt);
+                }
+                world.path.one_way_max = owlt;
+                world.restart().await;
+                let (there, _) = world.mail(4096).await;
+                assert!((there - 1.0).abs() < 0.002, "{there}, foreseen: {foreseen}");
             }
         });
     }
