@@ -6,7 +6,12 @@
     reason = "a test fails by panicking"
 )]
 
-use std::{ops::Range, time::Duration};
+use std::{
+    collections::HashSet,
+    ops::Range,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use bench::{
     disruption, distance,
@@ -14,9 +19,64 @@ use bench::{
     in_virtual_time, loss,
     pair::{Distance, Pair, mail},
 };
+use lightpost_clock::Instant;
+use lightpost_sim::net::{Filter, Way};
 
 /// Timers tick in milliseconds: each of the few that a mail meets may be late by one.
 const TICKS: Duration = Duration::from_millis(3);
+
+/// Headers of UDP and IPv4.
+const HEADERS: usize = 28;
+
+/// What left Earth: when, and octets on the line; of what left several times the first copy.
+#[derive(Clone, Default)]
+struct Departures(Arc<Mutex<(HashSet<Vec<u8>>, Vec<(Instant, usize)>)>>);
+
+impl Departures {
+    fn watch(pair: &Pair) -> Self {
+        let departures = Self::default();
+        let (seen, clock) = (departures.clone(), pair.clock.clone());
+        let filter: Filter = Box::new(move |way, datagram| {
+            let (copies, left) = &mut *seen.0.lock().unwrap();
+            if way == Way::Up && copies.insert(datagram.to_vec()) {
+                left.push((clock.instant(), datagram.len() + HEADERS));
+            }
+            true
+        });
+        pair.space.as_ref().unwrap().filter(Some(filter));
+        departures
+    }
+
+    /// The octets that left until `end`.
+    fn until(&self, end: Instant) -> u64 {
+        let (_, left) = &*self.0.lock().unwrap();
+        let octets = left.iter().filter(|(at, _)| *at <= end).map(|(_, octets)| octets);
+        octets.sum::<usize>() as u64
+    }
+}
+
+/// Tells a story at every distance and holds its mail against one light time and a thousandth, and the time that its own octets, each of
+/// them once, take to be sent.
+fn in_one_light_time(story: Story) {
+    for owlt in [MOON, MARS, FAR] {
+        in_virtual_time(async {
+            let mut pair = story.prepare(Distance::new(owlt)).await?;
+            let (departures, start) = (Departures::watch(&pair), pair.clock.instant());
+            let journey = pair.send(&mail(SIZE, 1)).await?;
+            let octets = departures.until(start + journey.there() - owlt);
+            let most = owlt.mul_f64(1.001) + pair.distance.sending(octets);
+            assert!(octets > SIZE as u64, "{octets} octets left for the mail");
+            assert!(
+                journey.there() <= most,
+                "{} at {owlt:?}: {:?}, {most:?} allowed for {octets} octets",
+                story.name(),
+                journey.there()
+            );
+            Ok(())
+        })
+        .unwrap();
+    }
+}
 
 /// Tells a story at every distance and holds its mail against `light_times` and the time that its octets take to be sent; the
 /// reply may take one light time more.
@@ -58,31 +118,37 @@ fn a_first_mail_takes_three_light_times() {
 #[test]
 fn the_next_takes_one() {
     within(Story::Warm, 1.001);
+    in_one_light_time(Story::Warm);
 }
 
 #[test]
 fn half_a_day_of_silence_costs_nothing() {
     within(Story::Idle, 1.001);
+    in_one_light_time(Story::Idle);
 }
 
 #[test]
 fn a_lost_connection_costs_nothing() {
     within(Story::Resumed, 1.001);
+    in_one_light_time(Story::Resumed);
 }
 
 #[test]
 fn a_restart_of_the_agent_costs_nothing() {
     within(Story::RestartClient, 1.001);
+    in_one_light_time(Story::RestartClient);
 }
 
 #[test]
 fn a_restart_of_the_gateway_costs_nothing() {
     within(Story::RestartGateway, 1.001);
+    in_one_light_time(Story::RestartGateway);
 }
 
 #[test]
 fn a_restart_of_both_costs_nothing() {
     within(Story::RestartBoth, 1.001);
+    in_one_light_time(Story::RestartBoth);
 }
 
 #[test]

@@ -58,7 +58,7 @@ const WORKERS: usize = 64;
 const DESTINATIONS: usize = 100_000;
 /// Verdicts that wait for the settler before senders wait, too.
 const VERDICTS: usize = 1024;
-/// Changes of the queue within this time are looked at together.
+/// The time between two looks at a queue that changes: a first mail is looked at when it comes, and those of a flood together.
 const GATHER: Duration = Duration::from_millis(2);
 /// A worker that found nothing although something was due is not started again before this.
 const IDLE: Duration = Duration::from_millis(100);
@@ -196,6 +196,7 @@ impl Desk {
     async fn run(&mut self) {
         let shared = self.shared.clone();
         loop {
+            let looked = shared.clock.instant();
             let next = self.start_workers().await;
             let sleep = async {
                 match next {
@@ -205,7 +206,12 @@ impl Desk {
             };
             tokio::select! {
                 () = shared.stop.cancelled() => break,
-                () = shared.store.changed() => shared.clock.sleep(GATHER).await,
+                () = shared.store.changed() => {
+                    let left = GATHER.saturating_sub(looked.elapsed());
+                    if !left.is_zero() {
+                        shared.clock.sleep(left).await;
+                    }
+                }
                 () = shared.wake.notified() => {}
                 Some(ended) = self.workers.join_next_with_id() => self.ended(ended),
                 () = sleep => {}

@@ -14,6 +14,9 @@ pub(super) type Instant = std::time::Instant;
 const LATENESS: Duration = Duration::from_millis(10);
 /// First copies after which a repeat is of no use: quinn takes a packet for a duplicate when 129 later ones came before it.
 const STALE: u64 = 120;
+/// First copies after which a repeat goes before the next one. Until then what has not left yet is worth more: a mail of 4 KiB and what
+/// opens its connection are six.
+const RIPE: u64 = 8;
 /// Repeats that wait at most, of the urgent ones and of those that wait for silence.
 const URGENT: usize = 1024;
 const TAIL: usize = 64;
@@ -171,7 +174,9 @@ impl Line {
         if self.free_at.is_some_and(|at| at > now) {
             return None;
         }
-        if let Some(datagram) = self.take_repeat(now, true, &mut allows) {
+        if self.is_pressing(now)
+            && let Some(datagram) = self.take_repeat(now, true, &mut allows)
+        {
             return Some(datagram);
         }
         let Some(datagram) = self.queue.pop_front() else {
@@ -186,12 +191,18 @@ impl Line {
     /// Whether what is taken next leaves now, too, and fits behind `first` into one call of the system.
     pub(super) fn continues(&self, now: Instant, first: &Datagram) -> bool {
         let due = self.free_at.is_none_or(|at| at <= now);
-        let repeat = self.urgent.front().is_some_and(|repeat| repeat.due <= now);
-        due && !repeat
+        due && !self.is_pressing(now)
             && self.queue.front().is_some_and(|next| {
                 (next.destination, next.source, next.ecn) == (first.destination, first.source, first.ecn)
                     && next.contents.len() <= first.contents.len()
             })
+    }
+
+    /// Whether an urgent repeat goes before the first copies that wait. A small mail leaves whole before its repeats do.
+    fn is_pressing(&self, now: Instant) -> bool {
+        self.urgent.front().is_some_and(|repeat| {
+            repeat.due <= now && (self.queue.is_empty() || self.counters.sent - repeat.after >= RIPE)
+        })
     }
 
     /// When there is something to take; `None` when nothing waits.

@@ -92,7 +92,7 @@ fn all_is_repeated_after_the_gap_and_at_half_the_rate() {
     );
     let left = times(options(Policy::All), 0..100);
     let firsts = left.iter().position(|(_, mark)| *mark == 99).unwrap();
-    assert!(firsts > 190, "{firsts}");
+    assert!(firsts > 180, "{firsts}");
     assert_eq!(left.len(), 200);
 }
 
@@ -104,17 +104,17 @@ fn small_mails_are_repeated_at_once_and_large_ones_at_their_end() {
         (0, 0),
         (8, 1),
         (16, 2),
-        (24, 0),
-        (32, 1),
-        (40, 3),
-        (48, 4),
-        (56, 5),
-        (64, 3),
+        (24, 3),
+        (32, 4),
+        (40, 5),
+        (48, 0),
+        (56, 1),
+        (64, 4),
         (72, 2),
-        (80, 4),
+        (80, 3),
         (88, 5),
     ];
-    assert_eq!(left, expected);
+    assert_eq!(left, expected, "first all of it once");
     // Of a large one the last datagrams, and an eighth of those before.
     let left = times(options(Policy::Small), 0..120);
     let twice: Vec<u8> = (0..120)
