@@ -52,12 +52,14 @@ fn distance() -> Distance {
     }
 }
 
-/// For passes: how long an answer takes then is for the operator to say, who knows the contact plan.
-fn patient() -> Distance {
-    Distance {
-        agent: "reply_within = \"3d\"\n".into(),
-        ..distance()
+/// As the operator who knows of `pauses` configures it: several are what lies between passes.
+fn distance_for(pauses: &[Range<Duration>]) -> Distance {
+    let (every, length) = (OUTAGE.as_secs(), PASS.as_secs());
+    let mut distance = distance();
+    if pauses.len() > 1 {
+        distance.extra = format!("passes = {{ every = \"{every}s\", length = \"{length}s\" }}\n");
     }
+    distance
 }
 
 /// When the link sends nothing in either direction, from the hand-over on.
@@ -88,7 +90,7 @@ async fn transfer(pair: &mut Pair, octets: usize, pauses: &[Range<Duration>]) ->
 /// When a program does not start or the mail is not answered.
 pub fn large(octets: usize, pauses: Vec<Range<Duration>>) -> Result<(Duration, u64)> {
     in_virtual_time(async move {
-        let mut pair = Story::Warm.prepare(patient()).await?;
+        let mut pair = Story::Warm.prepare(distance_for(&pauses)).await?;
         transfer(&mut pair, octets, &pauses).await
     })
 }
@@ -124,7 +126,7 @@ pub fn passes() -> Vec<Range<Duration>> {
 /// When a program does not start or a mail is not answered.
 pub fn tail_lost_after(octets: usize, pauses: Vec<Range<Duration>>) -> Result<(Duration, Distance)> {
     in_virtual_time(async move {
-        let mut pair = Story::Warm.prepare(patient()).await?;
+        let mut pair = Story::Warm.prepare(distance_for(&pauses)).await?;
         let start = pair.clock.instant();
         transfer(&mut pair, octets, &pauses).await?;
         let last = pauses.iter().map(|pause| pause.end).max().unwrap_or_default();

@@ -154,7 +154,7 @@ impl Apart {
         let link = link.await.map_err(|error| format!("the link: {error}"))?;
         let path = path_section(distance.owlt, distance.outage, distance.rate) + &distance.extra;
         papers.server(gateway, far.address(), &path)?;
-        papers.client(ingest, link.address(), earth.address(), &(path + &distance.agent))?;
+        papers.client(ingest, link.address(), earth.address(), &path)?;
         let mut apart = Self {
             clock,
             warp,

@@ -28,18 +28,22 @@ const TICKS: Duration = Duration::from_millis(3);
 /// Headers of UDP and IPv4.
 const HEADERS: usize = 28;
 
-/// What left Earth: when, and octets on the line; of what left several times the first copy.
-#[derive(Clone, Default)]
-struct Departures(Arc<Mutex<(HashSet<Vec<u8>>, Vec<(Instant, usize)>)>>);
+/// What left Earth, each datagram once although copies of it may follow.
+#[derive(Default)]
+struct Departures {
+    seen: HashSet<Vec<u8>>,
+    /// When, and how many octets on the line.
+    left: Vec<(Instant, usize)>,
+}
 
 impl Departures {
-    fn watch(pair: &Pair) -> Self {
-        let departures = Self::default();
-        let (seen, clock) = (departures.clone(), pair.clock.clone());
+    fn watch(pair: &Pair) -> Arc<Mutex<Self>> {
+        let departures = Arc::new(Mutex::new(Self::default()));
+        let (watching, clock) = (departures.clone(), pair.clock.clone());
         let filter: Filter = Box::new(move |way, datagram| {
-            let (copies, left) = &mut *seen.0.lock().unwrap();
-            if way == Way::Up && copies.insert(datagram.to_vec()) {
-                left.push((clock.instant(), datagram.len() + HEADERS));
+            let mut departures = watching.lock().unwrap();
+            if way == Way::Up && departures.seen.insert(datagram.to_vec()) {
+                departures.left.push((clock.instant(), datagram.len() + HEADERS));
             }
             true
         });
@@ -49,9 +53,8 @@ impl Departures {
 
     /// The octets that left until `end`.
     fn until(&self, end: Instant) -> u64 {
-        let (_, left) = &*self.0.lock().unwrap();
-        let octets = left.iter().filter(|(at, _)| *at <= end).map(|(_, octets)| octets);
-        octets.sum::<usize>() as u64
+        let until = self.left.iter().filter(|(at, _)| *at <= end);
+        until.map(|(_, octets)| *octets as u64).sum()
     }
 }
 
@@ -63,7 +66,7 @@ fn in_one_light_time(story: Story) {
             let mut pair = story.prepare(Distance::new(owlt)).await?;
             let (departures, start) = (Departures::watch(&pair), pair.clock.instant());
             let journey = pair.send(&mail(SIZE, 1)).await?;
-            let octets = departures.until(start + journey.there() - owlt);
+            let octets = departures.lock().unwrap().until(start + journey.there() - owlt);
             let most = owlt.mul_f64(1.001) + pair.distance.sending(octets);
             assert!(octets > SIZE as u64, "{octets} octets left for the mail");
             assert!(

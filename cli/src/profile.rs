@@ -62,6 +62,10 @@ fn document(path: &Path) -> Value {
         "one_way_min": duration_text(path.one_way_min),
         "one_way_max": duration_text(path.one_way_max),
         "outage_max": duration_text(path.outage_max),
+        "passes": path.passes.map(|passes| json!({
+            "every": duration_text(passes.every),
+            "length": duration_text(passes.length),
+        })),
         "rate_up": path.rate_up.0,
         "rate_down": path.rate_down.0,
         "loss": path.loss,
@@ -76,8 +80,12 @@ fn show(path: &Path, output: Output) -> Result<(), Failure> {
         .storage
         .map_or_else(String::new, |octets| format!(", {octets} octets of storage"));
     let mtu = path.mtu.map_or_else(String::new, |mtu| format!(", mtu {mtu}"));
+    let passes = path.passes.map_or_else(String::new, |passes| {
+        let (length, every) = (duration_text(passes.length), duration_text(passes.every));
+        format!(", open for {length} every {every}")
+    });
     output.line(&format!(
-        "path {}: {} to {} one way, outages up to {}, {} up, {} down, {}% loss{mtu}{storage}",
+        "path {}: {} to {} one way{passes}, outages up to {}, {} up, {} down, {}% loss{mtu}{storage}",
         output.paint(Tone::Strong, &path.name),
         duration_text(path.one_way_min),
         duration_text(path.one_way_max),

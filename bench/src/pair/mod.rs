@@ -47,8 +47,6 @@ pub struct Distance {
     pub seed: u64,
     /// Further lines of both configurations' `[path.…]`, such as `redundancy = "none"`.
     pub extra: String,
-    /// Further lines of the agent's alone.
-    pub agent: String,
 }
 
 impl Distance {
@@ -61,7 +59,6 @@ impl Distance {
             outage: Duration::ZERO,
             seed: 1,
             extra: String::new(),
-            agent: String::new(),
         }
     }
 
@@ -241,12 +238,9 @@ impl Pair {
     /// When it does not start.
     pub async fn start_client(&mut self) -> Result<()> {
         let gateway = self.link.as_ref().map_or(self.gateway, UdpLink::address);
-        let config = self.papers.client(
-            ANYWHERE,
-            gateway,
-            self.earth.address(),
-            &(self.path() + &self.distance.agent),
-        )?;
+        let config = self
+            .papers
+            .client(ANYWHERE, gateway, self.earth.address(), &self.path())?;
         let _hold = self.clock.hold();
         let client = Client::start_on(config, self.clock.clone(), &*self.nets.earth)
             .await

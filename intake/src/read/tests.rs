@@ -159,7 +159,7 @@ async fn a_trickling_peer_is_left() {
         let clock = Clock::system();
         let begun = clock.instant();
         let pieces = futures_util::stream::unfold(0, move |sent| async move {
-            tokio::time::sleep(Duration::from_secs(55)).await;
+            Clock::system().sleep(Duration::from_secs(55)).await;
             (sent < 10 || expected.is_none())
                 .then(|| (Ok::<_, std::io::Error>(Bytes::from(vec![0; octets])), sent + 1))
         });

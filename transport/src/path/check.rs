@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use lightpost_config::{Section, duration_text};
 
-use super::{LONGEST, Path};
+use super::{LONGEST, Passes, Path};
 use crate::quic::{
     datagram::Policy,
     profile::{self, Congestion},
@@ -22,10 +22,16 @@ const COPIES_WITHIN: u64 = 100;
 const GAPS: f64 = 32.0;
 
 /// Notes every contradiction; whether there is none.
-pub(super) fn check(path: &Path, section: &Section<'_>, quic: &Section<'_>) -> bool {
+pub(super) fn check(path: &Path, section: &Section<'_>, passes: &Section<'_>, quic: &Section<'_>) -> bool {
     let mut check = Check { section, sound: true };
     times(path, &mut check);
     links(path, &mut check);
+    let sound = check.sound;
+    let mut check = Check {
+        section: passes,
+        sound,
+    };
+    contacts(path, &mut check);
     let sound = check.sound;
     let mut check = Check { section: quic, sound };
     payload(path, &mut check);
@@ -84,6 +90,37 @@ fn times(path: &Path, check: &mut Check<'_, '_>) {
             format!("{outage} is not an outage that can be waited for")
         },
         "write at most \"1000d\"",
+    );
+    let closed = path.passes.map_or(Duration::ZERO, |passes| passes.closed());
+    check.refuse_if(
+        path.outage_max < closed,
+        "outage_max",
+        || {
+            let (outage, closed) = (duration_text(path.outage_max), duration_text(closed));
+            format!("{outage} is shorter than the time between two passes, {closed}")
+        },
+        "leave it out, or write the longest time without a pass",
+    );
+}
+
+fn contacts(path: &Path, check: &mut Check<'_, '_>) {
+    let Some(Passes { every, length }) = path.passes else {
+        return;
+    };
+    check.refuse_if(
+        length.is_zero(),
+        "length",
+        || "is zero".into(),
+        "write how long the link is open, such as \"10m\"",
+    );
+    check.refuse_if(
+        length >= every,
+        "length",
+        || {
+            let (length, every) = (duration_text(length), duration_text(every));
+            format!("{length} is as long as `every`, {every}, or longer: the link is never closed")
+        },
+        "write how long the link is open, or leave `passes` out",
     );
 }
 

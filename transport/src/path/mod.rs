@@ -7,6 +7,9 @@ use lightpost_config::{Rate, Section, Share, Size};
 use crate::quic::{datagram::Policy, profile::Overrides};
 
 mod check;
+mod passes;
+
+pub use passes::Passes;
 
 /// The longest outage that is believed, and the longest wait that is derived.
 const LONGEST: Duration = Duration::from_secs(1_000 * 86_400);
@@ -20,8 +23,10 @@ pub struct Path {
     pub one_way_min: Duration,
     /// The longest one-way light time.
     pub one_way_max: Duration,
-    /// The longest outage.
+    /// The longest outage; between passes at least.
     pub outage_max: Duration,
+    /// When the link is open, where it is not always.
+    pub passes: Option<Passes>,
     /// The rate towards the far side.
     pub rate_up: Rate,
     /// The rate from the far side.
@@ -39,14 +44,17 @@ pub struct Path {
 }
 
 impl Path {
-    /// Reads `[path.NAME]`: `one_way_min`, `one_way_max`, `outage_max`, `rate_up`, `rate_down`, `loss`, `mtu`, `storage`,
-    /// `redundancy`, `[path.NAME.quic]`.
+    /// Reads `[path.NAME]`: `one_way_min`, `one_way_max`, `outage_max`, `passes`, `rate_up`, `rate_down`, `loss`, `mtu`,
+    /// `storage`, `redundancy`, `[path.NAME.quic]`.
     ///
     /// Asks `section` for these keys only; a caller with keys of its own in the same section reads them beside.
     pub fn read(name: &str, section: &Section<'_>) -> Option<Self> {
         let one_way_min = section.require::<Duration>("one_way_min");
         let one_way_max = section.require::<Duration>("one_way_max");
-        let outage_max = section.get_or("outage_max", Duration::ZERO);
+        let passes_section = section.section("passes");
+        let passes = Passes::read(&passes_section);
+        let closed = passes.map_or(Duration::ZERO, |passes| passes.closed());
+        let outage_max = section.get_or("outage_max", closed);
         let rate_up = section.require::<Rate>("rate_up");
         let rate_down = section.require::<Rate>("rate_down");
         let Share(loss) = section.get_or("loss", Share(0.0));
@@ -64,6 +72,7 @@ impl Path {
             one_way_min: one_way_min?,
             one_way_max: one_way_max?,
             outage_max,
+            passes,
             rate_up: rate_up?,
             rate_down: rate_down?,
             loss,
@@ -72,7 +81,7 @@ impl Path {
             redundancy,
             quic,
         };
-        let sound = check::check(&path, section, &quic_section);
+        let sound = check::check(&path, section, &passes_section, &quic_section);
         (sound && in_range).then_some(path)
     }
 
@@ -83,6 +92,7 @@ impl Path {
             one_way_min: Duration::from_millis(1),
             one_way_max: Duration::from_millis(100),
             outage_max: Duration::ZERO,
+            passes: None,
             rate_up: Rate(1e9),
             rate_down: Rate(1e9),
             loss: 0.0,
@@ -99,14 +109,16 @@ impl Path {
     }
 
     /// How long a reply to an exchange of `octets` may take: there and back, as much before it for a handshake and once more for
-    /// the repair of what was lost, the longest outage, sending time, and a margin. Whoever gives up earlier says again what is
+    /// the repair of what was lost, the longest outage, sending time with the rests between passes, and a margin. Whoever gives up earlier says again what is
     /// on its way, and without a connection always too early.
     pub fn reply_within(&self, octets: u64) -> Duration {
         let travel = self
             .round_trip_max()
             .saturating_mul(3)
             .saturating_add(self.outage_max);
-        let seconds = travel.saturating_add(self.rate_up.time_for(octets)).as_secs_f64() * 1.25 + 30.0;
+        let open = self.rate_up.time_for(octets);
+        let sending = self.passes.map_or(open, |passes| passes.stretch(open));
+        let seconds = travel.saturating_add(sending).as_secs_f64() * 1.25 + 30.0;
         Duration::try_from_secs_f64(seconds)
             .unwrap_or(LONGEST)
             .min(LONGEST)
@@ -224,6 +236,26 @@ mod tests {
             ("", "time_threshold = 1.0", "path.moon.quic.time_threshold: 1 "),
             ("", "connection_id = 0", "path.moon.quic.connection_id: 0 "),
             ("one_way_min = \"1s\"", "", "c.toml:"),
+            (
+                "passes = { every = \"1h\", length = \"60m\" }",
+                "",
+                "path.moon.passes.length: 1h is as long",
+            ),
+            (
+                "passes = { every = \"6h\", length = \"0s\" }",
+                "",
+                "path.moon.passes.length: is zero",
+            ),
+            (
+                "passes = { every = \"6h\", length = \"60s\" }",
+                "",
+                "path.moon.outage_max: 2h is shorter",
+            ),
+            (
+                "passes = { every = \"6h\" }",
+                "",
+                "path.moon.passes.length: is missing",
+            ),
         ];
         for (keys, quic, expected) in cases {
             let report = read(&format!("{MOON}{keys}\n[path.moon.quic]\n{quic}\n")).unwrap_err();
@@ -233,6 +265,20 @@ mod tests {
             "{MOON}loss = 0.01\nmtu = 1280\nstorage = \"64KiB\"\n[path.moon.quic]\nmtu = 1252\ncopies = 3\n"
         ))
         .unwrap();
+    }
+
+    #[test]
+    fn a_reply_takes_as_many_passes_as_its_mail() {
+        let text = MOON.replace(
+            "outage_max = \"2h\"",
+            "passes = { every = \"6h\", length = \"60s\" }",
+        );
+        let path = read(&text).unwrap();
+        assert_eq!(path.outage_max, Duration::from_secs(6 * 3_600 - 60));
+        let hour = Duration::from_secs(3_600);
+        // 2 Mbit/s are 15 MB in a pass.
+        assert!((6 * hour..9 * hour).contains(&path.reply_within(4096)));
+        assert!((3 * 6 * hour..30 * hour).contains(&path.reply_within(40_000_000)));
     }
 
     #[test]
