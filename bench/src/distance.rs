@@ -79,12 +79,17 @@ pub enum Story {
     Idle,
     /// After the connection was lost, both programs having stayed.
     Resumed,
-    /// After a restart of the agent.
+    /// After the agent was killed and started.
     RestartClient,
-    /// After a restart of the gateway.
+    /// After the gateway was stopped and started: it has said goodbye to the agent.
     RestartGateway,
-    /// After a restart of both.
+    /// After both were killed and started.
     RestartBoth,
+    /// After both were stopped and started. Not in the table, for it says nothing that the others do not.
+    Stopped,
+    /// After the gateway was killed and started. Not in the table: the agent learns only from the answer to its mail, a stateless reset,
+    /// that the connection is no more, and sends it again.
+    GatewayKilled,
 }
 
 impl Story {
@@ -109,6 +114,8 @@ impl Story {
             Self::RestartClient => "restart_client",
             Self::RestartGateway => "restart_gateway",
             Self::RestartBoth => "restart_both",
+            Self::Stopped => "stopped",
+            Self::GatewayKilled => "gateway_killed",
         }
     }
 
@@ -127,16 +134,7 @@ impl Story {
         }
         pair.send(&mail(SIZE, 0)).await?;
         pair.settle().await;
-        if matches!(self, Self::RestartClient | Self::RestartBoth) {
-            pair.stop_client().await;
-        }
-        if matches!(self, Self::RestartGateway | Self::RestartBoth) {
-            pair.stop_server().await;
-            pair.start_server().await?;
-        }
-        if matches!(self, Self::RestartClient | Self::RestartBoth) {
-            pair.start_client().await?;
-        }
+        self.restart(&mut pair).await?;
         pair.settle().await;
         match self {
             Self::Idle => pair.clock.sleep(HALF_DAY).await,
@@ -144,6 +142,33 @@ impl Story {
             _ => {}
         }
         Ok(pair)
+    }
+
+    async fn restart(self, pair: &mut Pair) -> Result<()> {
+        let server = self != Self::RestartClient;
+        let client = match self {
+            Self::RestartClient | Self::RestartBoth => {
+                pair.kill_client().await;
+                true
+            }
+            Self::Stopped => {
+                pair.stop_client().await;
+                true
+            }
+            Self::RestartGateway | Self::GatewayKilled => false,
+            Self::Cold | Self::Warm | Self::Idle | Self::Resumed => return Ok(()),
+        };
+        if server {
+            match self {
+                Self::Stopped | Self::RestartGateway => pair.stop_server().await,
+                _ => pair.kill_server().await,
+            }
+            pair.start_server().await?;
+        }
+        if client {
+            pair.start_client().await?;
+        }
+        Ok(())
     }
 
     /// Tells it once, in virtual time.

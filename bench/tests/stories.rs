@@ -137,7 +137,13 @@ fn a_lost_connection_costs_nothing() {
 }
 
 #[test]
-fn a_restart_of_the_agent_costs_nothing() {
+fn a_restart_in_good_order_costs_nothing() {
+    within(Story::Stopped, 1.001);
+    in_one_light_time(Story::Stopped);
+}
+
+#[test]
+fn a_kill_of_the_agent_costs_nothing() {
     within(Story::RestartClient, 1.001);
     in_one_light_time(Story::RestartClient);
 }
@@ -149,7 +155,12 @@ fn a_restart_of_the_gateway_costs_nothing() {
 }
 
 #[test]
-fn a_restart_of_both_costs_nothing() {
+fn a_kill_of_the_gateway_costs_a_round_trip() {
+    within(Story::GatewayKilled, 3.001);
+}
+
+#[test]
+fn a_kill_of_both_costs_nothing() {
     within(Story::RestartBoth, 1.001);
     in_one_light_time(Story::RestartBoth);
 }
