@@ -47,6 +47,7 @@ pub fn once(story: Story, loss: f64, seed: u64) -> Result<(f64, u64)> {
         };
         let mut pair = story.prepare(distance).await?;
         if let Some(space) = &pair.space {
+            space.reseed(seed);
             for way in [Way::Up, Way::Down] {
                 space.change(way, |options| options.loss = loss);
             }

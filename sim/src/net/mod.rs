@@ -172,6 +172,14 @@ impl Space {
         line.direction.change(line.options.clone());
     }
 
+    /// Draws as a new space of `seed` would, whatever was sent before: how many datagrams a handshake took is itself a matter of chance.
+    pub fn reseed(&self, seed: u64) {
+        let mut state = self.shared.lock();
+        for (line, seed) in state.lines.iter_mut().zip([seed, !seed]) {
+            line.rng = StdRng::seed_from_u64(seed);
+        }
+    }
+
     /// Looks at every datagram from now on; those that `filter` refuses are lost before they are on the link. `None` ends it.
     pub fn filter(&self, filter: Option<Filter>) {
         self.shared.lock().filter = filter;

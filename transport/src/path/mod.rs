@@ -108,14 +108,22 @@ impl Path {
         self.one_way_max.saturating_mul(2)
     }
 
+    /// How long outages may hold what is sent and its answer: where there are passes each of the two may wait for the next one.
+    fn held(&self) -> Duration {
+        match self.passes {
+            Some(_) => self.outage_max.saturating_mul(2),
+            None => self.outage_max,
+        }
+    }
+
     /// How long a reply to an exchange of `octets` may take: there and back, as much before it for a handshake and once more for
-    /// the repair of what was lost, the longest outage, sending time with the rests between passes, and a margin. Whoever gives up earlier says again what is
-    /// on its way, and without a connection always too early.
+    /// the repair of what was lost, the longest outage, sending time with the rests between passes, and a margin. Whoever gives up
+    /// earlier says again what is on its way, and without a connection always too early.
     pub fn reply_within(&self, octets: u64) -> Duration {
         let travel = self
             .round_trip_max()
             .saturating_mul(3)
-            .saturating_add(self.outage_max);
+            .saturating_add(self.held());
         let open = self.rate_up.time_for(octets);
         let sending = self.passes.map_or(open, |passes| passes.stretch(open));
         let seconds = travel.saturating_add(sending).as_secs_f64() * 1.25 + 30.0;
@@ -125,11 +133,11 @@ impl Path {
     }
 
     /// How long setting up a connection may take: a handshake is one round trip, and a lost datagram of it is sent again after
-    /// three more; the first may wait for the end of an outage.
+    /// three more; it may wait for the end of an outage.
     pub fn connect_within(&self) -> Duration {
         let margin = Duration::from_secs(4);
         let handshake = self.round_trip_max().saturating_mul(6).saturating_add(margin);
-        handshake.saturating_add(self.outage_max).min(LONGEST)
+        handshake.saturating_add(self.held()).min(LONGEST)
     }
 
     /// Whether round trips are short and nothing interrupts them, so that Earth's ways of transport serve.
@@ -277,8 +285,9 @@ mod tests {
         assert_eq!(path.outage_max, Duration::from_secs(6 * 3_600 - 60));
         let hour = Duration::from_secs(3_600);
         // 2 Mbit/s are 15 MB in a pass.
-        assert!((6 * hour..9 * hour).contains(&path.reply_within(4096)));
-        assert!((3 * 6 * hour..30 * hour).contains(&path.reply_within(40_000_000)));
+        assert!((12 * hour..16 * hour).contains(&path.reply_within(4096)));
+        assert!((4 * 6 * hour..40 * hour).contains(&path.reply_within(40_000_000)));
+        assert!(path.connect_within() > 2 * path.outage_max);
     }
 
     #[test]

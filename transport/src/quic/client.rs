@@ -359,6 +359,7 @@ impl QuicTransport {
             let mark = || *lock(&under_way.session) = Some(session.clone());
             let broken = match session.post(exchange, mark).await {
                 Ok(reply) => {
+                    self.dialer.heard(target);
                     self.renew(target, lane, &session);
                     return match lost {
                         // The first copy may have been stored all the same.

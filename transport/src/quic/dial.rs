@@ -187,6 +187,11 @@ impl Dialer {
         let elapsed = self.clock.instant() - begun;
         let round_trip = connection.rtt().min(elapsed).min(longest);
         self.sessions.measured(&target.key(), round_trip);
+        self.heard(target);
+    }
+
+    /// Something came from a gateway: it is there.
+    pub(super) fn heard(&self, target: &Target) {
         self.silent().remove(target);
     }
 

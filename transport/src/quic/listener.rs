@@ -14,6 +14,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     client::NO_ERROR,
+    datagram::Wire,
     net::{Kernel, Net},
     profile, reset,
     serving::{Arrival, Serving, serve_connection},
@@ -63,6 +64,7 @@ pub struct Listener {
     /// For strangers when there are many.
     pressed: Arc<ServerConfig>,
     keeper: Keeper,
+    wire: Wire,
 }
 
 impl Listener {
@@ -99,7 +101,8 @@ impl Listener {
         profile.assume_round_trip(PRESSED_RTT);
         pressed.transport_config(profile.server_config(OPENING_STREAMS));
         let runtime = net.runtime();
-        let socket = profile::server_wire(paths).wrap(net.bind(address)?, &runtime);
+        let wire = profile::server_wire(paths);
+        let socket = wire.wrap(net.bind(address)?, &runtime);
         let endpoint = Endpoint::new_with_abstract_socket(
             endpoint_config(options.reset_key.as_deref())?,
             Some(server),
@@ -112,6 +115,7 @@ impl Listener {
             streams,
             pressed: Arc::new(pressed),
             keeper,
+            wire,
         })
     }
 
@@ -149,6 +153,7 @@ impl Listener {
             patience,
             streams: self.streams,
             unused: patience.max(UNUSED),
+            wire: self.wire.clone(),
         });
         let gate = Gate::new(limits);
         let connections = TaskTracker::new();
@@ -209,6 +214,10 @@ impl Listener {
             incoming.refuse();
             return None;
         };
+        match validated {
+            true => self.wire.validated(address),
+            false => self.wire.doubt(address),
+        }
         let config = (pressed && !terrestrial).then(|| self.pressed.clone());
         Some(Arrival {
             incoming,

@@ -26,6 +26,7 @@ use tower::ServiceExt;
 use super::{
     body::RequestBody,
     client::NO_ERROR,
+    datagram::Wire,
     listener::GRACE,
     session::content_length,
     streams::{Connection, Sending},
@@ -59,6 +60,8 @@ pub(crate) struct Serving {
     pub(crate) streams: u32,
     /// How long a stranger's connection may stay unused.
     pub(crate) unused: Duration,
+    /// Learns which addresses are real.
+    pub(crate) wire: Wire,
 }
 
 impl Serving {
@@ -272,6 +275,7 @@ async fn watch_handshake(peer: Arc<Peer>, opening: Opening, serving: Arc<Serving
         connection.close(NO_ERROR, b"no handshake in time");
     }
     if connection.close_reason().is_none() {
+        serving.wire.validated(connection.remote_address());
         peer.seat.connected();
         opening.handshake.complete();
         if !peer.identity().names.is_empty() {

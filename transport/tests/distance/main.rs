@@ -7,6 +7,7 @@
     reason = "the helpers of tests fail tests"
 )]
 
+mod amplify;
 mod bulk;
 mod hold;
 mod loss;

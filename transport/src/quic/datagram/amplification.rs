@@ -1,4 +1,4 @@
-//! Repeats make nobody an amplifier.
+//! Nobody is made an amplifier of.
 
 use std::{collections::HashMap, net::SocketAddr};
 
@@ -7,16 +7,29 @@ const KNOWN: usize = 8192;
 /// What an address that has not been validated may be sent for each octet that came from it (RFC 9000 section 8.1).
 const FACTOR: u64 = 3;
 
+/// Whether somebody has shown that they read what is sent to their address.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Standing {
+    /// Nobody said so, nor that it is in doubt.
+    #[default]
+    Unknown,
+    /// A handshake is under way.
+    Stranger,
+    /// Yes.
+    Validated,
+}
+
 #[derive(Clone, Copy, Debug, Default)]
 struct Sum {
     received: u64,
     sent: u64,
+    standing: Standing,
 }
 
 /// What came from addresses and what was sent to them. Who is not remembered gets no repeats until something comes from them.
 ///
-/// quinn keeps the limit for what it sends and does not know of repeats. Whether an address is validated is not to be seen
-/// here, so the limit holds for all; replies and acknowledgements are far below it.
+/// quinn keeps the limit for what it sends and does not know of repeats. Together they keep it towards strangers, of whom the listener
+/// tells; repeats keep it towards all, for replies and acknowledgements are far below it.
 #[derive(Debug, Default)]
 pub(super) struct Amplification {
     young: HashMap<SocketAddr, Sum>,
@@ -36,6 +49,24 @@ impl Amplification {
     pub(super) fn allows(&mut self, to: SocketAddr, octets: u64) -> bool {
         let sum = self.sum(to);
         sum.sent + octets <= sum.received.saturating_mul(FACTOR)
+    }
+
+    /// Whether QUIC's own `octets` may be sent. What may not is as good as lost, and is sent again once more has come.
+    pub(super) fn admits(&mut self, to: SocketAddr, octets: u64) -> bool {
+        self.sum(to).standing != Standing::Stranger || self.allows(to, octets)
+    }
+
+    /// A handshake begins from an address that is not validated. One that was remains so: anybody can forge it.
+    pub(super) fn doubt(&mut self, address: SocketAddr) {
+        let sum = self.sum(address);
+        if sum.standing == Standing::Unknown {
+            sum.standing = Standing::Stranger;
+        }
+    }
+
+    /// The address is its owner's.
+    pub(super) fn validated(&mut self, address: SocketAddr) {
+        self.sum(address).standing = Standing::Validated;
     }
 
     fn sum(&mut self, address: SocketAddr) -> &mut Sum {
@@ -65,6 +96,22 @@ mod tests {
         sums.sent(known, 2400);
         assert!(sums.allows(known, 1200) && !sums.allows(known, 1201));
         assert!(!sums.allows(stranger, 1));
+    }
+
+    #[test]
+    fn only_strangers_are_refused_what_quic_sends() {
+        let mut sums = Amplification::default();
+        let client = address(1);
+        sums.received(client, 1200);
+        assert!(sums.admits(client, 5000));
+        sums.doubt(client);
+        assert!(sums.admits(client, 3600) && !sums.admits(client, 3601));
+        sums.validated(client);
+        sums.doubt(client);
+        assert!(
+            sums.admits(client, 5000),
+            "a forged datagram does not take it back"
+        );
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! What leaves together, in one call of the system.
 
+use std::net::SocketAddr;
+
 use bytes::{Bytes, BytesMut};
 use quinn::udp::Transmit;
 
@@ -86,6 +88,12 @@ fn take(state: &mut State, index: usize, now: Instant) -> Option<Datagram> {
         None => true,
     };
     lines.get_mut(index)?.take(now, allows)
+}
+
+/// Whether QUIC's own `octets` may be sent to an address.
+pub(super) fn admits(state: &mut State, destination: SocketAddr, octets: usize) -> bool {
+    let sums = state.amplification.as_mut();
+    sums.is_none_or(|sums| sums.admits(canonical(destination), octets as u64))
 }
 
 /// Counts a first copy.

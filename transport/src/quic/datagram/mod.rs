@@ -72,8 +72,8 @@ impl Wire {
         })
     }
 
-    /// A wire for an endpoint that is called: all of it goes over one line. A repeat never makes the sum of what an address is sent
-    /// more than three times what came from it (RFC 9000 section 8.1).
+    /// A wire for an endpoint that is called: all of it goes over one line. Neither a repeat nor, during a handshake ([`Wire::doubt`]),
+    /// anything makes the sum of what an address is sent more than three times what came from it (RFC 9000 section 8.1).
     pub fn incoming(options: LineOptions) -> Self {
         Self::new(State {
             lines: vec![Line::new(options)],
@@ -98,6 +98,20 @@ impl Wire {
             state.routes.clear();
         }
         state.routes.insert(canonical(destination), line);
+    }
+
+    /// A handshake begins from an address that is not known to be real.
+    pub(crate) fn doubt(&self, address: SocketAddr) {
+        if let Some(sums) = &mut self.state().amplification {
+            sums.doubt(canonical(address));
+        }
+    }
+
+    /// An address is known to be real: of a token that it was given, or since a handshake is complete.
+    pub(crate) fn validated(&self, address: SocketAddr) {
+        if let Some(sums) = &mut self.state().amplification {
+            sums.validated(canonical(address));
+        }
     }
 
     /// `socket`, with this wire behind it.

@@ -17,7 +17,7 @@ use quinn::{
 
 use super::{
     State, Wire,
-    batch::{Batch, account, next, next_batch},
+    batch::{Batch, account, admits, next, next_batch},
     canonical,
     line::{Datagram, Instant},
     sender::Sender,
@@ -120,6 +120,9 @@ impl Socket {
     fn queue(&self, state: &mut State, line: usize, now: Instant, transmit: &Transmit<'_>) {
         let size = transmit.segment_size.unwrap_or(transmit.contents.len()).max(1);
         for part in transmit.contents.chunks(size) {
+            if !admits(state, transmit.destination, part.len()) {
+                continue;
+            }
             let datagram = Datagram {
                 destination: transmit.destination,
                 source: transmit.src_ip,
@@ -135,6 +138,14 @@ impl Socket {
 
     /// A line without a rate: quinn's pacer decided that this leaves now, and the repeats follow.
     fn pass(&self, line: usize, now: Instant, transmit: &Transmit<'_>) -> io::Result<()> {
+        // All of it or nothing: what belongs to a handshake is small.
+        if !admits(
+            &mut self.wire.state(),
+            transmit.destination,
+            transmit.contents.len(),
+        ) {
+            return Ok(());
+        }
         self.inner.try_send(transmit)?;
         let mut state = self.wire.state();
         let size = transmit.segment_size.unwrap_or(transmit.contents.len()).max(1);
