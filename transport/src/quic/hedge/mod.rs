@@ -7,167 +7,23 @@
 //!
 //! During an outage every reply is overdue. Then no more than one exchange of a path goes again; the others wait for a sign of life.
 
-use std::{
-    collections::HashMap,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+mod reading;
+mod spare;
+mod state;
 
-use bytes::Bytes;
-use futures_util::{FutureExt, StreamExt, stream::BoxStream};
+use std::sync::{Arc, atomic::Ordering};
+
 use http::StatusCode;
-use tokio::sync::Notify;
 use url::Url;
 
+use self::reading::{Counted, Reading};
+pub(super) use self::state::Hedge;
+pub use self::state::HedgeCounters;
 use super::{
-    client::{Connecting, Lane, QuicTransport, Target, UnderWay, authority, lock},
-    profile::HedgeFigures,
+    client::{Lane, QuicTransport, Target, UnderWay, authority, lock},
     session::Session,
 };
-use crate::{Exchange, Failure, Object, Outcome, Path, Reply};
-
-/// What a gateway may take to store a mail and answer, with its delay before it acknowledges.
-const ANSWERING: Duration = Duration::from_secs(2);
-/// What a reply may be late by, in parts of a round trip.
-const LATE: f64 = 0.05;
-/// Octets on the line for each of a mail, headers and acknowledgements included; twice that where all is repeated.
-const OVERHEAD: f64 = 1.1;
-
-/// How often exchanges went again.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct HedgeCounters {
-    /// Exchanges that were sent a second time.
-    pub repeated: u64,
-    /// Those whose second reply came first.
-    pub won: u64,
-    /// Connections that were replaced because of their round trip.
-    pub renewed: u64,
-}
-
-/// What is known of a path's exchanges.
-pub(super) struct Hedge {
-    figures: HedgeFigures,
-    /// Copies of each datagram.
-    copies: u64,
-    /// The last round trip that light and figures allow.
-    round_trip: Mutex<Option<Duration>>,
-    /// Octets of exchanges under way.
-    octets: AtomicU64,
-    /// Whether an exchange went again into silence.
-    probing: AtomicBool,
-    /// Connections that wait for a sign of life.
-    spares: Mutex<HashMap<Target, Connecting>>,
-    repeated: AtomicU64,
-    won: AtomicU64,
-    renewed: AtomicU64,
-}
-
-impl Hedge {
-    pub(super) fn new(figures: HedgeFigures, copies: u8) -> Self {
-        Self {
-            figures,
-            copies: u64::from(copies.max(1)),
-            round_trip: Mutex::default(),
-            octets: AtomicU64::new(0),
-            probing: AtomicBool::new(false),
-            spares: Mutex::default(),
-            repeated: AtomicU64::new(0),
-            won: AtomicU64::new(0),
-            renewed: AtomicU64::new(0),
-        }
-    }
-
-    pub(super) fn counters(&self) -> HedgeCounters {
-        let [repeated, won, renewed] =
-            [&self.repeated, &self.won, &self.renewed].map(|count| count.load(Ordering::Relaxed));
-        HedgeCounters {
-            repeated,
-            won,
-            renewed,
-        }
-    }
-
-    fn round_trip(&self, path: &Path) -> Duration {
-        lock(&self.round_trip).unwrap_or_else(|| path.round_trip_max())
-    }
-
-    /// When a reply may come at the earliest, counted as [`Hedge::patience`] is.
-    fn earliest(&self, path: &Path) -> Duration {
-        self.round_trip(path).mul_f64(1.0 - LATE)
-    }
-
-    /// When a reply is overdue, counted from when the mail was handed to the connection.
-    fn patience(&self, path: &Path) -> Duration {
-        let octets = self.octets.load(Ordering::Relaxed) * self.copies;
-        let sending = path.rate_up.time_for((octets as f64 * OVERHEAD) as u64);
-        self.round_trip(path)
-            .mul_f64(1.0 + LATE)
-            .saturating_add(sending)
-            .saturating_add(ANSWERING)
-    }
-
-    fn won(&self, reply: Reply) -> Outcome {
-        self.won.fetch_add(1, Ordering::Relaxed);
-        Outcome::Replied(reply)
-    }
-
-    /// Takes a measured round trip, unless a hold is in it.
-    fn learn(&self, path: &Path, round_trip: Duration) {
-        let least = path.one_way_min.mul_f64(2.0 * (1.0 - LATE));
-        if round_trip >= least && round_trip <= path.round_trip_max().mul_f64(1.0 + LATE) {
-            *lock(&self.round_trip) = Some(round_trip);
-        }
-    }
-}
-
-/// Counts what is read of an object.
-struct Counted {
-    object: Arc<dyn Object>,
-    reading: Arc<Reading>,
-}
-
-/// How far the reading of an object is.
-struct Reading {
-    hedge: Arc<Hedge>,
-    octets: AtomicU64,
-    /// How often its end was read: more than once when early data was rejected.
-    ends: AtomicU64,
-    whole: Notify,
-}
-
-impl Object for Counted {
-    fn open(&self) -> BoxStream<'static, std::io::Result<Bytes>> {
-        let reading = self.reading.clone();
-        let pieces = self.object.open().inspect({
-            let reading = reading.clone();
-            move |piece| {
-                let octets = piece.as_ref().map_or(0, |piece| piece.len() as u64);
-                reading.octets.fetch_add(octets, Ordering::Relaxed);
-                reading.hedge.octets.fetch_add(octets, Ordering::Relaxed);
-            }
-        });
-        let end = futures_util::stream::poll_fn(move |_| {
-            reading.ends.fetch_add(1, Ordering::Relaxed);
-            reading.whole.notify_one();
-            std::task::Poll::Ready(None)
-        });
-        pieces.chain(end).boxed()
-    }
-
-    fn size(&self) -> Option<u64> {
-        self.object.size()
-    }
-}
-
-impl Drop for Reading {
-    fn drop(&mut self) {
-        let octets = self.octets.load(Ordering::Relaxed);
-        self.hedge.octets.fetch_sub(octets, Ordering::Relaxed);
-    }
-}
+use crate::{Exchange, Failure, Outcome, Reply};
 
 /// The one exchange that went again into silence.
 struct Probing(Arc<Hedge>);
@@ -206,12 +62,7 @@ impl QuicTransport {
         if !lane.hedge.figures.on {
             return self.attempt(exchange, target, lane, under_way).await;
         }
-        let reading = Arc::new(Reading {
-            hedge: lane.hedge.clone(),
-            octets: AtomicU64::new(0),
-            ends: AtomicU64::new(0),
-            whole: Notify::new(),
-        });
+        let reading = Reading::new(lane.hedge.clone());
         let counted = Exchange {
             object: Arc::new(Counted {
                 object: exchange.object.clone(),
@@ -331,80 +182,6 @@ impl QuicTransport {
                 None
             }
         }
-    }
-
-    /// A connection other than `than`: the current one, or one that is opened for this.
-    async fn other(
-        &self,
-        target: &Target,
-        lane: &Lane,
-        than: &Arc<Session>,
-    ) -> Result<Arc<Session>, Arc<str>> {
-        if let Some(Ok(session)) = self.pool().get(target).and_then(|known| known.peek())
-            && session.stands()
-            && !Arc::ptr_eq(session, than)
-        {
-            return Ok(session.clone());
-        }
-        self.spare(target, lane).await
-    }
-
-    /// The connection that may replace the current one, opened when there is none.
-    fn spare(&self, target: &Target, lane: &Lane) -> Connecting {
-        let mut spares = lock(&lane.hedge.spares);
-        spares.retain(|_, spare| match spare.peek() {
-            Some(Ok(session)) => session.stands(),
-            Some(Err(_)) => false,
-            None => true,
-        });
-        spares
-            .entry(target.clone())
-            .or_insert_with(|| self.dial(target, lane))
-            .clone()
-    }
-
-    /// Lets a spare connection take over once something came over it.
-    pub(super) fn promote(&self, target: &Target, lane: &Lane, pool: &mut HashMap<Target, Connecting>) {
-        let mut spares = lock(&lane.hedge.spares);
-        let Some(spare) = spares.get(target).cloned() else {
-            return;
-        };
-        // Whoever waited for it may be gone; then nobody has looked yet how it ended.
-        spare.clone().now_or_never();
-        match spare.peek() {
-            None => {}
-            Some(Ok(session)) if session.stands() && session.received() == 0 => {}
-            Some(Ok(session)) if session.stands() => {
-                pool.insert(target.clone(), spare);
-                spares.remove(target);
-            }
-            Some(_) => {
-                spares.remove(target);
-            }
-        }
-    }
-
-    /// Takes the round trip of the connection that brought a reply, and replaces a connection whose round trip is ruined.
-    fn learned(&self, outcome: Outcome, target: &Target, lane: &Lane, under_way: &UnderWay) -> Outcome {
-        let session = lock(&under_way.session).clone();
-        if let (Outcome::Replied(_), Some(session)) = (&outcome, session) {
-            let round_trip = session.round_trip();
-            lane.hedge.learn(&lane.path, round_trip);
-            let ruined = lane.path.round_trip_max().mul_f64(lane.hedge.figures.renew_at);
-            let current = self.pool().get(target).and_then(|known| known.peek().cloned());
-            let current = matches!(current, Some(Ok(current)) if Arc::ptr_eq(&current, &session));
-            if round_trip > ruined && current && !lock(&lane.hedge.spares).contains_key(target) {
-                lane.hedge.renewed.fetch_add(1, Ordering::Relaxed);
-                tracing::info!(
-                    path = lane.path.name,
-                    round_trip = lightpost_config::duration_text(round_trip),
-                    "the connection was held up for long; another one takes its place"
-                );
-                // It opens by itself.
-                drop(self.spare(target, lane));
-            }
-        }
-        outcome
     }
 }
 
