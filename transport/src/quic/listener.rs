@@ -15,6 +15,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use super::{
     client::NO_ERROR,
     datagram::Wire,
+    faults::{Faults, Watched},
     net::{Kernel, Net},
     profile, reset,
     serving::{Arrival, Serving, serve_connection},
@@ -65,6 +66,7 @@ pub struct Listener {
     pressed: Arc<ServerConfig>,
     keeper: Keeper,
     wire: Wire,
+    faults: Arc<Faults>,
 }
 
 impl Listener {
@@ -102,7 +104,12 @@ impl Listener {
         pressed.transport_config(profile.server_config(OPENING_STREAMS));
         let runtime = net.runtime();
         let wire = profile::server_wire(paths);
-        let socket = wire.wrap(net.bind(address)?, &runtime);
+        let faults = Arc::<Faults>::default();
+        let watched = Watched {
+            socket: net.bind(address)?,
+            faults: faults.clone(),
+        };
+        let socket = wire.wrap(Arc::new(watched), &runtime);
         let endpoint = Endpoint::new_with_abstract_socket(
             endpoint_config(options.reset_key.as_deref())?,
             Some(server),
@@ -116,6 +123,7 @@ impl Listener {
             pressed: Arc::new(pressed),
             keeper,
             wire,
+            faults,
         })
     }
 
@@ -154,6 +162,7 @@ impl Listener {
             streams: self.streams,
             unused: patience.max(UNUSED),
             wire: self.wire.clone(),
+            faults: self.faults.clone(),
         });
         let gate = Gate::new(limits);
         let connections = TaskTracker::new();
@@ -168,6 +177,7 @@ impl Listener {
             () = stop.cancelled() => {}
             () = accepting => {}
             () = gate.watch(&clock) => {}
+            () = self.faults.tell(&clock) => {}
             () = self.keeper.keep(&clock) => {}
         }
         connections.close();

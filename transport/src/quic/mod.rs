@@ -12,6 +12,7 @@ pub mod tickets;
 
 mod body;
 mod dial;
+mod faults;
 mod frames;
 mod reset;
 pub(crate) mod resume;

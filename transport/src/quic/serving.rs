@@ -27,6 +27,7 @@ use super::{
     body::RequestBody,
     client::NO_ERROR,
     datagram::Wire,
+    faults::Faults,
     listener::GRACE,
     session::content_length,
     streams::{Connection, Sending},
@@ -44,6 +45,8 @@ const GROWING: u64 = 8;
 const LINGER: Duration = Duration::from_millis(100);
 /// Why a connection has to go.
 const CROWDED: &str = "others need the place";
+/// What is said of a handshake that does not end.
+const UNFINISHED: &str = "no handshake in time";
 /// Octets of header fields in a request.
 const HEADER_LIMIT: u64 = 64 << 10;
 
@@ -62,6 +65,8 @@ pub(crate) struct Serving {
     pub(crate) unused: Duration,
     /// Learns which addresses are real.
     pub(crate) wire: Wire,
+    /// What is worth a line in the log.
+    pub(crate) faults: Arc<Faults>,
 }
 
 impl Serving {
@@ -114,6 +119,10 @@ impl Peer {
         (Arc::new(peer), handshake)
     }
 
+    fn address(&self) -> std::net::SocketAddr {
+        self.connection.remote_address()
+    }
+
     /// The peer is no stranger any more.
     fn prove(&self) {
         if self.seat.prove() {
@@ -142,7 +151,8 @@ impl Peer {
     }
 }
 
-/// Serves a connection from its first packet to its end. Whatever a stranger does to it is worth a line at debug level only.
+/// Serves a connection from its first packet to its end. How it ended is worth a line at debug level only, and [`Faults`] tell of what
+/// should not have been.
 pub(crate) async fn serve_connection(arrival: Arrival, serving: Arc<Serving>) {
     let address = arrival.incoming.remote_address();
     match run(arrival, &serving).await {
@@ -152,13 +162,13 @@ pub(crate) async fn serve_connection(arrival: Arrival, serving: Arc<Serving>) {
 }
 
 async fn run(arrival: Arrival, serving: &Arc<Serving>) -> Result<(), String> {
-    let seat = arrival.seat.clone();
+    let (seat, address) = (arrival.seat.clone(), arrival.incoming.remote_address());
     let opening = serving.clock.timeout(serving.patience, open(arrival));
     let opened = tokio::select! {
-        opened = opening => opened.map_err(|_| "no handshake in time")?,
+        opened = opening => opened.map_err(|_| UNFINISHED.to_owned()).flatten(),
         () = seat.evicted() => return Err(CROWDED.into()),
     };
-    let (peer, opening, mut driver) = opened?;
+    let (peer, opening, mut driver) = opened.inspect_err(|cause| serving.faults.note(address, cause))?;
     let connection = peer.connection.clone();
     tokio::spawn(watch_handshake(peer.clone(), opening, serving.clone()));
     let requests = TaskTracker::new();
@@ -272,7 +282,8 @@ async fn watch_handshake(peer: Arc<Peer>, opening: Opening, serving: Arc<Serving
     if let Some(ended) = opening.ended
         && serving.clock.timeout(serving.patience, ended).await.is_err()
     {
-        connection.close(NO_ERROR, b"no handshake in time");
+        serving.faults.note(connection.remote_address(), UNFINISHED);
+        connection.close(NO_ERROR, UNFINISHED.as_bytes());
     }
     if connection.close_reason().is_none() {
         serving.wire.validated(connection.remote_address());
@@ -318,8 +329,19 @@ async fn serve_request(resolver: RequestResolver<Connection, Bytes>, serving: &S
         .timeout(serving.patience, resolver.resolve_request());
     let (request, stream) = match resolving.await {
         Ok(Ok(resolved)) => resolved,
-        Ok(Err(error)) => return tracing::debug!(%error, "request cannot be read"),
-        Err(_) => return tracing::debug!("header fields of a request did not come in time"),
+        Ok(Err(error)) if peer.connection.close_reason().is_some() => {
+            return tracing::debug!(%error, "request cannot be read");
+        }
+        Ok(Err(error)) => {
+            return serving
+                .faults
+                .note(peer.address(), &format!("a request: {error}"));
+        }
+        Err(_) => {
+            return serving
+                .faults
+                .note(peer.address(), "header fields that do not come in time");
+        }
     };
     let _working = peer.seat.begin();
     let (mut outgoing, incoming) = stream.split();
