@@ -34,7 +34,7 @@ pub(crate) struct Faults {
 #[derive(Debug, Default)]
 struct Untold {
     count: u64,
-    last: Option<(SocketAddr, String)>,
+    first: Option<(SocketAddr, String)>,
 }
 
 impl Faults {
@@ -44,7 +44,7 @@ impl Faults {
         untold.count += 1;
         if untold.count == 1 {
             let cause = cause.chars().take(CAUSE).collect::<String>();
-            untold.last = Some((peer, cause.escape_debug().to_string()));
+            untold.first = Some((peer, cause.escape_debug().to_string()));
             self.noted.notify_one();
         }
     }
@@ -53,8 +53,8 @@ impl Faults {
     pub(crate) async fn tell(&self, clock: &Clock) {
         loop {
             self.noted.notified().await;
-            let Untold { count, last } = std::mem::take(&mut *self.untold());
-            if let Some((peer, cause)) = last {
+            let Untold { count, first } = std::mem::take(&mut *self.untold());
+            if let Some((peer, cause)) = first {
                 tracing::info!(count, %peer, cause, "what came was not what it has to be; the first of them");
             }
             clock.sleep(PAUSE).await;

@@ -365,9 +365,8 @@ impl Tap {
     }
 }
 
-#[tokio::test]
-async fn a_first_flight_that_is_replayed() {
-    let site = Site::new(Duration::from_secs(600));
+/// A running gateway that took early data over a tap which has recorded it, and its sessions as they were before.
+async fn recorded(site: &Site) -> (Gateway, Tap, Client, Vec<u8>) {
     let mut gateway = site.start();
     let tap = Tap::start(gateway.port).await;
     let client = Client::new(&site.papers, Arc::new(NoneTokenStore));
@@ -379,6 +378,13 @@ async fn a_first_flight_that_is_replayed() {
     tap.forget();
     assert!(client.early(tap.port).await);
     assert_eq!(gateway.whole(), 1);
+    (gateway, tap, client, unused)
+}
+
+#[tokio::test]
+async fn a_first_flight_that_is_replayed() {
+    let site = Site::new(Duration::from_secs(600));
+    let (mut gateway, tap, client, unused) = recorded(&site).await;
     // The session is used: what comes with it is not read, wherever it comes from, and the next one is served.
     for _ in 0..3 {
         tap.replay(gateway.port).await;
@@ -416,17 +422,7 @@ async fn confirmed(request: Request, next: Next) -> Response {
 async fn a_request_that_may_not_come_twice_waits_for_the_handshake() {
     let mut site = Site::new(Duration::from_secs(600));
     site.careful = true;
-    let mut gateway = site.start();
-    let tap = Tap::start(gateway.port).await;
-    let client = Client::new(&site.papers, Arc::new(NoneTokenStore));
-    client.cold(tap.port).await;
-    gateway.stop().await;
-    let unused = std::fs::read(site.sessions()).unwrap();
-    gateway = site.start();
-    tap.gateway.store(gateway.port, Ordering::SeqCst);
-    tap.forget();
-    assert!(client.early(tap.port).await);
-    assert_eq!(gateway.whole(), 1);
+    let (mut gateway, tap, client, unused) = recorded(&site).await;
     gateway.stop().await;
     std::fs::write(site.sessions(), unused).unwrap();
     gateway = site.start();

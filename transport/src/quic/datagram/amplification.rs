@@ -1,4 +1,4 @@
-//! Nobody is made an amplifier of.
+//! What an address is sent in answer to what came from it: nobody may use us to flood somebody else.
 
 use std::{collections::HashMap, net::SocketAddr};
 
