@@ -29,6 +29,7 @@ pub mod private_root;
 pub mod process;
 pub mod programs;
 pub mod site;
+pub mod sites;
 pub mod smtp;
 pub mod wait;
 pub mod wire_tap;

@@ -58,9 +58,9 @@ fn check(file: &Path) -> Result<(), String> {
 
 #[test]
 fn the_samples_are_right_but_for_files_that_are_not_here() {
-    for program in ["client", "server"] {
+    for sample in ["client", "server", "site/client", "site/server"] {
         let path = peer::root()
-            .join(format!("deploy/{program}.toml"))
+            .join(format!("deploy/{sample}.toml"))
             .display()
             .to_string();
         let finished = programs::lightpost(&["check", "--config", &path], b"");

@@ -5,6 +5,7 @@
 //! typed [`Refusal`], which becomes a problem document or an SMTP reply. What passes becomes a message of the outbox with
 //! [`Draft::message`]; it is acknowledged after [`Store::enqueue`], not before.
 
+mod loops;
 mod message;
 mod quota;
 mod refusal;

@@ -34,8 +34,8 @@ const CROWD: usize = 10;
 const MOST_HOPS: usize = 50;
 
 /// Whether a mail with these hops runs in circles: our own name counts double.
-pub fn is_loop(hops: Hops) -> bool {
-    hops.received + hops.own > MOST_HOPS
+pub fn is_loop(hops: &Hops) -> bool {
+    hops.received + hops.own.len() > MOST_HOPS
 }
 
 /// A recipient that could not be parsed.

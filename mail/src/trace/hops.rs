@@ -1,30 +1,72 @@
 //! Counting the hops of a mail.
 
+use crate::Address;
+
+/// Longest id that is kept; ours and those of the known MTAs are shorter.
+const ID_MAX: usize = 64;
+
 /// What a header section says about the way that a mail has come. Fed with the first octets of a canonical body.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Hops {
     /// `Received` fields.
     pub received: usize,
-    /// Those of them that carry our own name behind `by`.
-    pub own: usize,
+    /// Those of them that carry our own name behind `by`, the last passage first.
+    pub own: Vec<Passage>,
+    /// The id that who handed the mail over has given it, where the first field of all is a `Received` that tells: printable, 64 octets at most.
+    pub upstream: Option<String>,
+}
+
+/// What a `Received` field of our own tells of an earlier passage.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Passage {
+    /// The id that the mail or the exchange had then.
+    pub id: Option<String>,
+    /// The recipient, where it was the only one.
+    pub recipient: Option<String>,
+}
+
+impl Hops {
+    /// Whether `recipient` is the one that an earlier passage here was for: the mail has come back. The case of letters is
+    /// not looked at.
+    pub fn were_for(&self, recipient: &Address) -> bool {
+        let recipient = recipient.as_str();
+        let mut known = self.own.iter().filter_map(|passage| passage.recipient.as_deref());
+        known.any(|known| known.eq_ignore_ascii_case(recipient))
+    }
 }
 
 /// Counts the hops in a header section (everything before the first empty line).
 pub fn hops(headers: &[u8], own_name: &str) -> Hops {
     let own_name = own_name.strip_suffix('.').unwrap_or(own_name).as_bytes();
     let mut hops = Hops::default();
-    let mut rest = headers;
+    let (mut rest, mut first) = (headers, true);
     while let Some((field, tail)) = next_field(rest) {
         rest = tail;
+        let is_first = std::mem::take(&mut first);
         let Some(value) = received(field) else {
             continue;
         };
         hops.received += 1;
-        let own =
-            by(value).is_some_and(|by| by.strip_suffix(b".").unwrap_or(by).eq_ignore_ascii_case(own_name));
-        hops.own += usize::from(own);
+        if is_first {
+            hops.upstream = clause(value, b"id").and_then(id);
+        }
+        let own = clause(value, b"by")
+            .is_some_and(|by| by.strip_suffix(b".").unwrap_or(by).eq_ignore_ascii_case(own_name));
+        if own {
+            hops.own.push(Passage {
+                id: clause(value, b"id").and_then(id),
+                recipient: recipient(value),
+            });
+        }
     }
     hops
+}
+
+/// An id that can be kept and shown.
+fn id(word: &[u8]) -> Option<String> {
+    let word = str::from_utf8(word).ok()?;
+    let fine = word.len() <= ID_MAX && word.bytes().all(|octet| octet.is_ascii_graphic());
+    fine.then(|| word.to_owned())
 }
 
 /// The next field with its folded lines, and what follows; `None` at the empty line and at the end.
@@ -56,15 +98,31 @@ fn received(field: &[u8]) -> Option<&[u8]> {
         .then(|| value.get(1..).unwrap_or_default())
 }
 
-/// The word behind `by`, comments skipped, before the semicolon.
-fn by(value: &[u8]) -> Option<&[u8]> {
+/// The word behind the clause `name`, comments skipped, before the semicolon.
+fn clause<'a>(value: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
     let mut words = Words(value);
     while let Some(word) = words.next() {
-        if word.eq_ignore_ascii_case(b"by") {
+        if word.eq_ignore_ascii_case(name) {
             return words.next();
         }
     }
     None
+}
+
+/// The address behind `for`, as [`super::Received`] writes it: in angle brackets.
+fn recipient(value: &[u8]) -> Option<String> {
+    let mut words = Words(value);
+    while !words.next()?.eq_ignore_ascii_case(b"for") {}
+    let bracketed = skip_comments(words.0).strip_prefix(b"<")?;
+    // A quoted local part may hold anything.
+    let local = if bracketed.first() == Some(&b'"') {
+        quoted_end(bracketed)
+    } else {
+        0
+    };
+    let end = local + memchr::memchr(b'>', bracketed.get(local..)?)?;
+    let address = str::from_utf8(bracketed.get(..end)?).ok()?;
+    Some(Address::parse(address).ok()?.as_str().to_owned())
 }
 
 /// The words of a structured field up to its semicolon, without comments (RFC 5322 section 3.2.2).

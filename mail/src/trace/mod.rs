@@ -6,7 +6,7 @@ mod tests;
 
 use std::net::IpAddr;
 
-pub use hops::{Hops, hops};
+pub use hops::{Hops, Passage, hops};
 use jiff::Timestamp;
 
 use crate::{Address, date};

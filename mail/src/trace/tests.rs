@@ -56,16 +56,67 @@ fn the_address_stands_behind_the_name() {
         }
         .field();
         assert!(field.contains(expected), "{field}");
-        assert_eq!(hops(field.as_bytes(), "relay.earth.example").own, 1);
+        assert_eq!(hops(field.as_bytes(), "relay.earth.example").own.len(), 1);
     }
 }
 
 #[test]
 fn our_own_field_is_counted_as_such() {
     let field = received().field();
-    let expected = Hops { received: 1, own: 1 };
+    let expected = Hops {
+        received: 1,
+        own: vec![Passage {
+            id: Some("01J9ZK".into()),
+            recipient: Some("jörg@moon.example".into()),
+        }],
+        upstream: Some("01J9ZK".into()),
+    };
     assert_eq!(hops(field.as_bytes(), "Relay.Earth.Example."), expected);
-    assert_eq!(hops(field.as_bytes(), "mail.earth.example").own, 0);
+    assert_eq!(hops(field.as_bytes(), "mail.earth.example").own, []);
+}
+
+#[test]
+fn what_came_back_is_recognised_by_its_recipient() {
+    let quoted = "\"a>b; (c\"@moon.example";
+    for (written, asked, expected) in [
+        (Some("bob@moon.example"), "bob@moon.example", true),
+        (Some("bob@moon.example"), "Bob@Moon.Example", true),
+        (Some("bob@moon.example"), "eve@moon.example", false),
+        (Some(quoted), quoted, true),
+        (None, "bob@moon.example", false),
+    ] {
+        let field = Received {
+            recipient: written,
+            ..received()
+        }
+        .field();
+        let hops = hops(field.as_bytes(), "relay.earth.example");
+        let asked = Address::parse(asked).unwrap();
+        assert_eq!(hops.were_for(&asked), expected, "{field} {asked}");
+    }
+}
+
+#[test]
+fn the_id_of_who_handed_over_stands_in_the_first_field() {
+    for (headers, upstream) in [
+        ("Received: by a id 1\r\nReceived: by b id 2\r\n", Some("1")),
+        (
+            "Received: from x (y [192.0.2.1])\r\n\tby a (Postfix) with ESMTP id 4Zx9\r\n\tfor <a@b>; date\r\n",
+            Some("4Zx9"),
+        ),
+        ("Subject: x\r\nReceived: by b id 2\r\n", None),
+        ("Received: by a; id 1\r\n", None),
+        ("Received: by a id J\u{f6}rg\r\n", None),
+        ("", None),
+    ] {
+        assert_eq!(
+            hops(headers.as_bytes(), "x").upstream.as_deref(),
+            upstream,
+            "{headers}"
+        );
+    }
+    let long = format!("Received: by a id {}\r\n", "x".repeat(65));
+    assert_eq!(hops(long.as_bytes(), "x").upstream, None);
 }
 
 #[test]
@@ -93,11 +144,8 @@ fn hops_are_counted_in_the_header_section_only() {
         ("no colon\r\nReceived: by x\r\n", 1, 1),
         ("Received: by x\nReceived: by x\n\nReceived: by x\n", 2, 2),
     ] {
-        assert_eq!(
-            hops(headers.as_bytes(), "x"),
-            Hops { received, own },
-            "{headers:?}"
-        );
+        let hops = hops(headers.as_bytes(), "x");
+        assert_eq!((hops.received, hops.own.len()), (received, own), "{headers:?}");
     }
 }
 

@@ -108,7 +108,7 @@ pub(super) fn judge(
 fn decide(transaction: &Transaction, peer: &Peer, accept: &Accept) -> Judged {
     let sender = &transaction.envelope.sender;
     let denied = !may_speak(sender, peer);
-    let circles = is_loop(transaction.hops);
+    let circles = is_loop(&transaction.hops);
     let refusal = |recipient: &Recipient| {
         if denied {
             let text = format!("{} may not send for <{}>", peer.name, sender.path);
@@ -117,6 +117,13 @@ fn decide(transaction: &Transaction, peer: &Peer, accept: &Accept) -> Judged {
         if circles {
             let hops = transaction.hops.received;
             return Some((LOOP, format!("{hops} hops, the mail runs in circles")));
+        }
+        if transaction.hops.were_for(&recipient.address) {
+            let text = format!(
+                "the mail has been here for {} and has come back",
+                recipient.address
+            );
+            return Some((LOOP, text));
         }
         let text = || format!("no mail is accepted here for {}", recipient.address.domain());
         (!is_ours(recipient, accept)).then(|| (RELAYING_DENIED, text()))

@@ -498,6 +498,21 @@ async fn circles_are_cut() {
     let answer = world.send(request(text, &[])).await;
     assert_eq!(answer.status.as_u16(), 422);
     assert_eq!(answer.json()["code"], "5.4.6");
+    // A mail that has been here for Bob may come for Eve, not for Bob again.
+    let ours = "Received: from a by gw1.moon.example id 7 for <bob@moon.example>; Mon, 1 Jan 2030 00:00:00 +0000\r\n";
+    let text = object(
+        "a@earth.example",
+        &["bob@moon.example", "eve@moon.example"],
+        &format!("{ours}\r\nx"),
+    );
+    let answer = world.send(request(text, &[])).await;
+    assert_eq!(answer.status.as_u16(), 202);
+    let refused = &answer.json()["recipients"];
+    assert_eq!(
+        (&refused[0]["address"], &refused[0]["code"]),
+        (&"bob@moon.example".into(), &"5.4.6".into())
+    );
+    assert_eq!(world.messages().await[0].recipients.len(), 1);
 }
 
 #[tokio::test]
