@@ -1,0 +1,253 @@
+//! What a node is told.
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use crate::eid::Pattern;
+
+/// A node: who it is, where it keeps bundles, whom it knows.
+#[derive(Clone, Debug)]
+pub struct NodeConfig {
+    /// Its number: it is `ipn:NUMBER.0`.
+    pub number: u32,
+    /// The folder of its store; made when it is missing.
+    pub directory: PathBuf,
+    /// The service numbers at which there are endpoints. Bundles for others are deleted.
+    pub services: Vec<u32>,
+    /// Where it listens.
+    pub listeners: Vec<Listener>,
+    /// The nodes next to it.
+    pub neighbours: Vec<Neighbour>,
+    /// Which destinations are reached through whom; the first that matches.
+    pub routes: Vec<Route>,
+    /// Its bounds.
+    pub limits: Limits,
+}
+
+impl NodeConfig {
+    /// A node that knows nobody.
+    pub fn new(number: u32, directory: impl Into<PathBuf>) -> Self {
+        Self {
+            number,
+            directory: directory.into(),
+            services: Vec::new(),
+            listeners: Vec::new(),
+            neighbours: Vec::new(),
+            routes: Vec::new(),
+            limits: Limits::default(),
+        }
+    }
+
+    /// Everything that is wrong with it, one line each.
+    pub fn problems(&self) -> Vec<String> {
+        let mut found = Vec::new();
+        let mut wrong = |what: String| found.push(what);
+        if self.number == 0 || self.number == u32::MAX {
+            wrong(format!(
+                "node number {} is reserved; choose one from 1 to 4294967294",
+                self.number
+            ));
+        }
+        for (index, service) in self.services.iter().enumerate() {
+            if *service == 0 {
+                wrong("service number 0 is the node itself".to_owned());
+            }
+            if self.services[..index].contains(service) {
+                wrong(format!("service number {service} stands there twice"));
+            }
+        }
+        for (index, neighbour) in self.neighbours.iter().enumerate() {
+            if neighbour.name.is_empty() {
+                wrong("a neighbour has no name".to_owned());
+            }
+            if self.neighbours[..index]
+                .iter()
+                .any(|it| it.name == neighbour.name)
+            {
+                wrong(format!("there are two neighbours called {}", neighbour.name));
+            }
+            if neighbour.address.rsplit_once(':').is_none_or(|(host, port)| {
+                host.is_empty() || port.parse::<u16>().is_ok_and(|it| it == 0) || port.parse::<u16>().is_err()
+            }) {
+                wrong(format!(
+                    "neighbour {}: {} is not an address; write HOST:PORT",
+                    neighbour.name, neighbour.address
+                ));
+            }
+        }
+        for route in &self.routes {
+            if !self.neighbours.iter().any(|it| it.name == route.via) {
+                wrong(format!(
+                    "route {}: there is no neighbour called {}",
+                    route.pattern, route.via
+                ));
+            }
+        }
+        self.limits.problems(&mut found);
+        found
+    }
+}
+
+/// How bundles are put on a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Framing {
+    /// TCPCLv4 (RFC 9174): acknowledged, both ways on one connection.
+    Tcpcl,
+}
+
+impl Framing {
+    /// Its name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Tcpcl => "tcpclv4",
+        }
+    }
+}
+
+/// A socket on which neighbours call.
+#[derive(Clone, Debug)]
+pub struct Listener {
+    /// What they speak.
+    pub framing: Framing,
+    /// Where; port 0 lets the system choose ([`crate::Node::addresses`]).
+    pub address: SocketAddr,
+}
+
+/// A node next to this one, which this one calls.
+#[derive(Clone, Debug)]
+pub struct Neighbour {
+    /// What routes call it.
+    pub name: String,
+    /// What it speaks.
+    pub framing: Framing,
+    /// `HOST:PORT`
+    pub address: String,
+}
+
+/// Destinations that are reached through a neighbour.
+#[derive(Clone, Debug)]
+pub struct Route {
+    /// Which.
+    pub pattern: Pattern,
+    /// The neighbour's name.
+    pub via: String,
+}
+
+/// What a node bounds.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Octets of the largest bundle, with all of its blocks.
+    pub bundle: u64,
+    /// Octets of all bundles in the store.
+    pub store: u64,
+    /// Bundles remembered after they have gone, so that they are not taken twice.
+    pub remembered: u64,
+    /// Connections from others at a time.
+    pub sessions: usize,
+    /// Octets of bundles under way from others at a time; at least one bundle's.
+    pub inbound: u64,
+    /// Hops that a bundle of ours may make, 1 to 255.
+    pub hops: u8,
+    /// After how much silence a neighbour is told that we are there. Twice as much of its silence ends a connection.
+    pub keepalive: Duration,
+    /// How long another node may take to introduce itself.
+    pub handshake: Duration,
+    /// How long the first wait is before a neighbour that did not answer is called again. Each is twice as long as the one before.
+    pub redial_first: Duration,
+    /// How long such a wait is at most, and how long a neighbour without room is left alone.
+    pub redial_most: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            bundle: 64 << 20,
+            store: 4 << 30,
+            remembered: 1_000_000,
+            sessions: 64,
+            inbound: 128 << 20,
+            hops: 32,
+            keepalive: Duration::from_secs(15),
+            handshake: Duration::from_secs(30),
+            redial_first: Duration::from_millis(250),
+            redial_most: Duration::from_secs(30),
+        }
+    }
+}
+
+impl Limits {
+    fn problems(&self, found: &mut Vec<String>) {
+        if self.hops == 0 {
+            found.push("a bundle has to be allowed one hop at least".to_owned());
+        }
+        if self.sessions == 0 {
+            found.push("one session at least has to be allowed".to_owned());
+        }
+        if self.bundle < 1024 || self.bundle > 1 << 30 {
+            found.push(format!(
+                "the largest bundle has {} octets; choose 1024 to {}, because it is held in memory",
+                self.bundle,
+                1 << 30
+            ));
+        }
+        if self.inbound < self.bundle {
+            found.push(format!(
+                "{} octets of bundles under way are less than one bundle may have ({})",
+                self.inbound, self.bundle
+            ));
+        }
+        if self.store < self.bundle {
+            found.push(format!(
+                "a store of {} octets does not hold one bundle of {}",
+                self.store, self.bundle
+            ));
+        }
+        if self.keepalive < Duration::from_secs(1)
+            || self.keepalive > Duration::from_secs(u64::from(u16::MAX))
+        {
+            found.push("the keepalive has to be 1 s to 65535 s".to_owned());
+        }
+        if self.redial_first.is_zero() || self.redial_most < self.redial_first {
+            found.push(
+                "the waits before a neighbour is called again have to grow from more than nothing".to_owned(),
+            );
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_problem_is_named() {
+        let mut config = NodeConfig::new(0, "/nowhere");
+        config.services = vec![0, 25, 25];
+        config.neighbours = ["moon", "moon"]
+            .map(|name| Neighbour {
+                name: name.to_owned(),
+                framing: Framing::Tcpcl,
+                address: "moon".to_owned(),
+            })
+            .to_vec();
+        config.routes = vec![Route {
+            pattern: Pattern::node(2),
+            via: "mars".to_owned(),
+        }];
+        config.limits.hops = 0;
+        config.limits.inbound = 1;
+        let text = config.problems().join("\n");
+        for part in [
+            "node number 0",
+            "service number 0",
+            "25 stands there twice",
+            "two neighbours called moon",
+            "moon is not an address",
+            "no neighbour called mars",
+            "one hop",
+            "under way",
+        ] {
+            assert!(text.contains(part), "{part} is missing in:\n{text}");
+        }
+        assert!(NodeConfig::new(1, "/nowhere").problems().is_empty());
+    }
+}

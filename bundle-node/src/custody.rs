@@ -1,0 +1,388 @@
+//! The node's inside: what happens to a bundle from the moment it is here.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use hardy_bpv7::{bundle::Bundle, eid::Eid, status_report::ReasonCode};
+use lightpost_clock::Clock;
+use lightpost_transport::bundle::agent::{BundleId, ReportEvent, Reports};
+use tokio::sync::Semaphore;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    bundle::{
+        head::{self, Unreadable},
+        make::{self, Draft},
+        onward::{self, Halt},
+        report::{self, Subject},
+        stamp::Stamps,
+    },
+    config::NodeConfig,
+    count::{Count, Counters},
+    eid,
+    feed::{Feed, Held},
+    link::peer::Peer,
+    store::{Place, Putting, Record, Store, StoreError},
+};
+
+/// Rank of bundles that carry no class of service.
+const NORMAL: u8 = 1;
+/// How long a status report lives at least.
+const REPORT_LIFETIME: Duration = Duration::from_secs(24 * 3600);
+
+/// What everything in the node shares.
+pub(crate) struct Core {
+    pub(crate) admin: Eid,
+    pub(crate) config: NodeConfig,
+    pub(crate) clock: Clock,
+    pub(crate) store: Arc<Store>,
+    pub(crate) stamps: Stamps,
+    pub(crate) counters: Counters,
+    pub(crate) services: HashMap<u32, Arc<Feed>>,
+    pub(crate) peers: HashMap<String, Arc<Peer>>,
+    /// Octets of bundles that are under way from others, in KiB.
+    pub(crate) inbound: Arc<Semaphore>,
+    /// Connections from others.
+    pub(crate) sessions: Arc<Semaphore>,
+    pub(crate) stop: CancellationToken,
+    pub(crate) tasks: TaskTracker,
+}
+
+/// Where a destination is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// Here, or through a neighbour.
+    To(Place),
+    /// This node itself.
+    Admin,
+    /// Here, but nobody is at it.
+    NoEndpoint,
+    /// Unknown.
+    NoRoute,
+}
+
+/// Where `destination` is, for a node of this configuration.
+pub(crate) fn way(config: &NodeConfig, destination: &Eid) -> Way {
+    match eid::numbers(destination) {
+        Some((node, 0)) if node == config.number => Way::Admin,
+        Some((node, service)) if node == config.number => {
+            if config.services.contains(&service) {
+                Way::To(Place::Service(service))
+            } else {
+                Way::NoEndpoint
+            }
+        }
+        _ => config
+            .routes
+            .iter()
+            .find(|route| route.pattern.matches(destination))
+            .map_or(Way::NoRoute, |route| Way::To(Place::Neighbour(route.via.clone()))),
+    }
+}
+
+/// A bundle from a neighbour was taken: at once, or once it is on disk.
+pub(crate) enum Taken {
+    /// There is nothing to wait for.
+    Settled,
+    /// It is being written.
+    Writing(Putting),
+}
+
+/// A bundle from a neighbour was not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// Later it may be.
+    NoRoom,
+    /// It never will be.
+    Unacceptable,
+}
+
+/// A bundle that is ready to leave.
+pub(crate) struct Ready {
+    pub(crate) held: Held,
+    pub(crate) data: Bytes,
+    subject: Option<Subject>,
+}
+
+impl Core {
+    /// Takes a bundle from a neighbour, called `peer` in the log.
+    pub(crate) async fn accept(&self, data: Bytes, peer: &str) -> Result<Taken, Refusal> {
+        let arrived = match head::arrived(data) {
+            Ok(arrived) => arrived,
+            Err(unreadable) => {
+                self.counters
+                    .fault(Count::Malformed, &self.clock, peer, &unreadable);
+                if let Unreadable::Invalid { bundle, reason, .. } = unreadable {
+                    self.store
+                        .add(self.reports(&bundle, ReportEvent::Deleted, reason));
+                }
+                return Err(Refusal::Unacceptable);
+            }
+        };
+        let bundle = &arrived.bundle;
+        let received = self.clock.now().as_millisecond();
+        let expires = head::expires(bundle, received);
+        // What came back to its source went in a circle.
+        if eid::numbers(&bundle.id.source).is_some_and(|(node, _)| node == self.config.number) {
+            self.counters.add(Count::Duplicates);
+            return Ok(Taken::Settled);
+        }
+        if expires <= received {
+            self.counters.add(Count::Expired);
+            return Ok(self.delete(bundle, ReasonCode::LifetimeExpired));
+        }
+        let place = match self.place(bundle, &arrived.data, peer) {
+            Ok(place) => place,
+            Err(taken) => return taken,
+        };
+        let also = self.reports(bundle, ReportEvent::Received, ReasonCode::NoAdditionalInformation);
+        let record = Record {
+            key: head::key(&bundle.id),
+            place,
+            rank: NORMAL,
+            destination: bundle.destination.to_string(),
+            received,
+            expires,
+            verified: None,
+            data: arrived.data,
+            stamp: None,
+        };
+        match self.store.put(record, also).await {
+            Ok(putting) => Ok(Taken::Writing(putting)),
+            Err(error) => Err(self.no_room(&error)),
+        }
+    }
+
+    /// Waits until a bundle that was taken is on disk.
+    pub(crate) async fn settled(&self, taken: Taken) -> Result<(), Refusal> {
+        let Taken::Writing(putting) = taken else {
+            return Ok(());
+        };
+        match putting.stored().await {
+            Ok(true) => self.counters.add(Count::Received),
+            Ok(false) => self.counters.add(Count::Duplicates),
+            Err(error) => return Err(self.no_room(&error)),
+        }
+        Ok(())
+    }
+
+    fn no_room(&self, error: &StoreError) -> Refusal {
+        self.counters.add(Count::NoRoom);
+        tracing::debug!(%error, "a bundle was refused");
+        Refusal::NoRoom
+    }
+
+    /// Where a bundle that came waits, or what becomes of it instead.
+    fn place(&self, bundle: &Bundle, data: &Bytes, peer: &str) -> Result<Place, Result<Taken, Refusal>> {
+        let place = match way(&self.config, &bundle.destination) {
+            Way::To(place) => place,
+            Way::NoRoute => {
+                return Err(Ok(
+                    self.deleted(bundle, ReasonCode::NoKnownRouteToDestinationFromHere)
+                ));
+            }
+            Way::NoEndpoint => {
+                return Err(Ok(
+                    self.deleted(bundle, ReasonCode::DestinationEndpointIDUnavailable)
+                ));
+            }
+            Way::Admin => match self.subject_of(bundle, data) {
+                Ok(service) => Place::Service(service),
+                Err(cause) => {
+                    self.counters.fault(Count::Malformed, &self.clock, peer, &cause);
+                    return Err(Ok(Taken::Settled));
+                }
+            },
+        };
+        let whole = bundle.id.fragment_info.is_none();
+        if whole || matches!(place, Place::Neighbour(_)) {
+            return Ok(place);
+        }
+        self.counters
+            .fault(Count::Malformed, &self.clock, peer, &"a fragment for us");
+        Err(Err(Refusal::Unacceptable))
+    }
+
+    /// The service whose bundle an administrative record for this node is about.
+    fn subject_of(&self, bundle: &Bundle, data: &Bytes) -> Result<u32, String> {
+        if !bundle.flags.is_admin_record {
+            return Err("a bundle for the node itself that is no administrative record".to_owned());
+        }
+        let payload = head::payload(bundle, data).ok_or("an administrative record that is encrypted")?;
+        let about = report::read(&bundle.id.source, &payload)?.about;
+        self.service_of(&about.source)
+            .ok_or_else(|| format!("a status report on {about}, which is not ours"))
+    }
+
+    fn service_of(&self, source: &Eid) -> Option<u32> {
+        match way(&self.config, source) {
+            Way::To(Place::Service(service)) => Some(service),
+            _ => None,
+        }
+    }
+
+    fn deleted(&self, bundle: &Bundle, reason: ReasonCode) -> Taken {
+        self.counters.add(Count::Deleted);
+        self.delete(bundle, reason)
+    }
+
+    fn delete(&self, bundle: &Bundle, reason: ReasonCode) -> Taken {
+        self.store.add(self.reports(bundle, ReportEvent::Deleted, reason));
+        Taken::Settled
+    }
+
+    /// The reports that are owed now that this happened to `bundle`.
+    pub(crate) fn reports(&self, bundle: &Bundle, event: ReportEvent, reason: ReasonCode) -> Vec<Record> {
+        self.report(Subject::of(bundle).as_ref(), event, reason)
+    }
+
+    pub(crate) fn report(
+        &self,
+        subject: Option<&Subject>,
+        event: ReportEvent,
+        reason: ReasonCode,
+    ) -> Vec<Record> {
+        let now = self.clock.now();
+        let Some((subject, payload)) = subject.and_then(|it| Some((it, it.record(event, reason, now)?)))
+        else {
+            return Vec::new();
+        };
+        let destination = subject.report_to.clone();
+        let place = match way(&self.config, &destination) {
+            Way::To(place) => place,
+            Way::Admin => match self.service_of(subject.source()) {
+                Some(service) => Place::Service(service),
+                None => return Vec::new(),
+            },
+            Way::NoRoute | Way::NoEndpoint => return Vec::new(),
+        };
+        let draft = Draft {
+            source: self.admin.clone(),
+            destination: destination.clone(),
+            report_to: Eid::Null,
+            reports: Reports::default(),
+            administrative: true,
+            lifetime: subject.lifetime.max(REPORT_LIFETIME),
+            hops: self.config.limits.hops,
+            payload: &payload,
+        };
+        match self.record(draft, place, NORMAL) {
+            Ok((_, record)) => vec![record],
+            Err(error) => {
+                tracing::error!(%error, "a status report could not be made");
+                Vec::new()
+            }
+        }
+    }
+
+    /// A bundle of ours, ready for the store.
+    pub(crate) fn record(
+        &self,
+        draft: Draft<'_>,
+        place: Place,
+        rank: u8,
+    ) -> Result<(BundleId, Record), hardy_bpv7::builder::Error> {
+        let now = self.clock.now();
+        let destination = draft.destination.to_string();
+        let (bundle, data) = make::make(draft, self.stamps.next(now))?;
+        let received = now.as_millisecond();
+        let record = Record {
+            key: head::key(&bundle.id),
+            place,
+            rank,
+            destination,
+            received,
+            expires: head::expires(&bundle, received),
+            verified: None,
+            data,
+            stamp: bundle.id.timestamp.creation_time().map(|it| it.millisecs()),
+        };
+        Ok((head::bundle_id(&bundle.id), record))
+    }
+
+    /// Makes a bundle ready to leave; `None` when it does not.
+    pub(crate) async fn ready(&self, held: Held) -> Option<Ready> {
+        let stored = held.stored();
+        let read = self
+            .store
+            .load(stored)
+            .await
+            .map_err(|error| error.to_string())
+            .and_then(|data| Ok((head::stored(&data)?, data)));
+        let (bundle, data) = match read {
+            Ok(it) => it,
+            Err(error) => {
+                tracing::error!(
+                    bundle = stored.key,
+                    error,
+                    "a bundle cannot be read; it stays until its lifetime ends"
+                );
+                held.park();
+                return None;
+            }
+        };
+        let ours = eid::numbers(&bundle.id.source).is_some_and(|(node, _)| node == self.config.number);
+        let stay = self.clock.now().as_millisecond().saturating_sub(stored.received);
+        let data = if ours {
+            Ok(data)
+        } else {
+            onward::onward(&bundle, &data, &self.admin, u64::try_from(stay).unwrap_or(0))
+        };
+        let reason = match data {
+            Ok(data) => {
+                let subject = Subject::of(&bundle);
+                return Some(Ready { held, data, subject });
+            }
+            Err(Halt::Delete(reason)) => reason,
+            Err(Halt::Unchangeable(cause)) => {
+                tracing::warn!(bundle = stored.key, cause, "a bundle cannot go on and is deleted");
+                ReasonCode::NoAdditionalInformation
+            }
+        };
+        self.counters.add(Count::Deleted);
+        let also = self.reports(&bundle, ReportEvent::Deleted, reason);
+        self.let_go(held, also);
+        None
+    }
+
+    /// A neighbour has it. `acknowledged`: it said so.
+    pub(crate) fn forwarded(&self, ready: Ready, acknowledged: bool) {
+        self.counters.add(Count::Forwarded);
+        let reason = if acknowledged {
+            ReasonCode::NoAdditionalInformation
+        } else {
+            ReasonCode::ForwardedOverUnidirectionalLink
+        };
+        let also = self.report(ready.subject.as_ref(), ReportEvent::Forwarded, reason);
+        self.let_go(ready.held, also);
+    }
+
+    /// One of our services has taken it.
+    pub(crate) fn delivered(&self, held: Held, subject: Option<&Subject>) {
+        self.counters.add(Count::Delivered);
+        let also = self.report(
+            subject,
+            ReportEvent::Delivered,
+            ReasonCode::NoAdditionalInformation,
+        );
+        self.let_go(held, also);
+    }
+
+    /// Removes it from the store; it is remembered, so that it is not taken again.
+    pub(crate) fn let_go(&self, held: Held, also: Vec<Record>) {
+        let stored = held.stored().clone();
+        self.store.take(&stored, true, also, move |_| held.finish());
+    }
+
+    /// Deletes a bundle of ours that waits to leave; whether it was still there.
+    pub(crate) async fn cancel(&self, key: &str) -> Result<bool, StoreError> {
+        let Some(stored) = self.store.outgoing(key).await? else {
+            return Ok(false);
+        };
+        let bundle = head::stored(&self.store.load(&stored).await?).ok();
+        let also = bundle.map_or_else(Vec::new, |bundle| {
+            self.reports(&bundle, ReportEvent::Deleted, ReasonCode::TransmissionCanceled)
+        });
+        self.store.taken(&stored, false, also).await
+    }
+}

@@ -1,0 +1,129 @@
+//! How a session begins (RFC 9174 sections 4 and 4.6): contact headers, then SESS_INIT.
+
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+
+use super::message::{self, Init, MAGIC, Message};
+use crate::{custody::Core, link::End};
+
+/// The largest segment that we take.
+pub(super) const SEGMENT: u64 = 1 << 20;
+
+/// What both agreed upon.
+#[derive(Clone, Debug)]
+pub(super) struct Terms {
+    /// How long nobody has to be silent; `None`: nobody has to say anything.
+    pub(super) keepalive: Option<Duration>,
+    /// The largest segment that the other takes.
+    pub(super) segment: u64,
+    /// The largest bundle that the other takes.
+    pub(super) transfer: u64,
+}
+
+/// As the one that called.
+pub(super) async fn active<S: AsyncRead + AsyncWrite + Unpin>(
+    core: &Core,
+    stream: &mut S,
+) -> Result<Terms, End> {
+    within(core, async {
+        header(stream).await?;
+        greeting(stream).await?;
+        write(stream, &Message::Init(ours(core)).encode()).await?;
+        terms(core, init(stream).await?)
+    })
+    .await
+}
+
+/// As the one that was called.
+pub(super) async fn passive<S: AsyncRead + AsyncWrite + Unpin>(
+    core: &Core,
+    stream: &mut S,
+) -> Result<Terms, End> {
+    within(core, async {
+        greeting(stream).await?;
+        header(stream).await?;
+        let theirs = init(stream).await?;
+        write(stream, &Message::Init(ours(core)).encode()).await?;
+        terms(core, theirs)
+    })
+    .await
+}
+
+/// Within the time for it, and while the node runs.
+async fn within<T>(core: &Core, contact: impl Future<Output = Result<T, End>>) -> Result<T, End> {
+    let limited = core.clock.timeout(core.config.limits.handshake, contact);
+    match core.stop.run_until_cancelled(limited).await {
+        Some(Ok(result)) => result,
+        Some(Err(_)) => Err(End::Silent),
+        None => Err(End::Over),
+    }
+}
+
+async fn write<S: AsyncWrite + Unpin>(stream: &mut S, octets: &[u8]) -> Result<(), End> {
+    stream.write_all(octets).await?;
+    Ok(stream.flush().await?)
+}
+
+/// Our contact header, without TLS.
+async fn header<S: AsyncWrite + Unpin>(stream: &mut S) -> Result<(), End> {
+    let [a, b, c, d, version] = MAGIC;
+    write(stream, &[a, b, c, d, version, 0]).await
+}
+
+/// Reads theirs.
+async fn greeting<S: AsyncRead + Unpin>(stream: &mut S) -> Result<(), End> {
+    let mut header = [0; 6];
+    stream.read_exact(&mut header).await?;
+    if header[..4] != MAGIC[..4] {
+        return Err(End::Violation(
+            "it does not begin with a TCPCL contact header".to_owned(),
+        ));
+    }
+    if header[4] != MAGIC[4] {
+        return Err(End::Violation(format!(
+            "it speaks TCPCL version {}, not 4",
+            header[4]
+        )));
+    }
+    Ok(())
+}
+
+async fn init<S: AsyncRead + Unpin>(stream: &mut S) -> Result<Init, End> {
+    match message::read(stream, 0).await? {
+        Some(Message::Init(init)) => Ok(init),
+        Some(Message::Term { reason, .. }) => Err(End::Violation(format!(
+            "it ends the session at once (SESS_TERM, reason {reason})"
+        ))),
+        Some(_) => Err(End::Violation("it does not begin with SESS_INIT".to_owned())),
+        None => Err(End::Io(std::io::ErrorKind::UnexpectedEof.into())),
+    }
+}
+
+fn ours(core: &Core) -> Init {
+    let limits = &core.config.limits;
+    Init {
+        keepalive: u16::try_from(limits.keepalive.as_secs()).unwrap_or(u16::MAX),
+        segment: SEGMENT,
+        transfer: limits.bundle,
+        node: core.admin.to_string(),
+        strange: false,
+    }
+}
+
+fn terms(core: &Core, theirs: Init) -> Result<Terms, End> {
+    if theirs.strange {
+        return Err(End::Violation(
+            "it asks for an unknown session extension".to_owned(),
+        ));
+    }
+    if theirs.segment == 0 {
+        return Err(End::Violation("it takes no segments".to_owned()));
+    }
+    let seconds = theirs.keepalive.min(ours(core).keepalive);
+    Ok(Terms {
+        keepalive: (seconds > 0).then(|| Duration::from_secs(u64::from(seconds))),
+        segment: theirs.segment,
+        transfer: theirs.transfer,
+    })
+}

@@ -1,0 +1,113 @@
+//! What is asked of the store.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use sqlx::{Row, SqliteConnection, sqlite::SqliteRow};
+
+use super::{Shared, StoreError, Stored, open};
+
+const COLUMNS: &str = "id, key, received, expires, octets, verified, file, data";
+
+/// The connection that reads; made anew after a fault.
+pub(super) struct Reader {
+    pub(super) shared: Arc<Shared>,
+    pub(super) connection: Option<SqliteConnection>,
+}
+
+impl Reader {
+    async fn connection(&mut self) -> Result<&mut SqliteConnection, StoreError> {
+        let path = self.shared.path();
+        let connection = match self.connection.take() {
+            Some(connection) => connection,
+            None => open::reading(&path)
+                .await
+                .map_err(|error| open::fault(&path, &error))?,
+        };
+        Ok(self.connection.insert(connection))
+    }
+
+    /// After a fault the next reader connects anew.
+    fn checked<T>(&mut self, found: Result<T, sqlx::Error>) -> Result<T, StoreError> {
+        found.map_err(|error| {
+            self.connection = None;
+            open::fault(&self.shared.path(), &error)
+        })
+    }
+
+    pub(super) async fn waiting(
+        &mut self,
+        place: &str,
+        rank: u8,
+        after: i64,
+        limit: u32,
+    ) -> Result<Vec<Stored>, StoreError> {
+        let text = format!(
+            "SELECT {COLUMNS} FROM bundle WHERE place = ? AND rank = ? AND id > ? ORDER BY id LIMIT ?"
+        );
+        let rows = sqlx::query(sqlx::AssertSqlSafe(text))
+            .bind(place)
+            .bind(i64::from(rank))
+            .bind(after)
+            .bind(limit)
+            .fetch_all(self.connection().await?)
+            .await
+            .and_then(|rows| rows.into_iter().map(stored).collect());
+        self.checked(rows)
+    }
+
+    pub(super) async fn outgoing(&mut self, key: &str) -> Result<Option<Stored>, StoreError> {
+        let text = format!(
+            "SELECT {COLUMNS} FROM bundle WHERE key = ? AND (place = '-' OR substr(place, 1, 2) = 'n:')"
+        );
+        let row = sqlx::query(sqlx::AssertSqlSafe(text))
+            .bind(key)
+            .fetch_optional(self.connection().await?)
+            .await
+            .and_then(|row| row.map(stored).transpose());
+        self.checked(row)
+    }
+
+    pub(super) async fn expired(&mut self, now: i64, limit: u32) -> Result<Vec<Stored>, StoreError> {
+        let text = format!(
+            "SELECT {COLUMNS} FROM bundle WHERE expires <= ? AND place IS NOT NULL ORDER BY expires LIMIT ?"
+        );
+        let rows = sqlx::query(sqlx::AssertSqlSafe(text))
+            .bind(now)
+            .bind(limit)
+            .fetch_all(self.connection().await?)
+            .await
+            .and_then(|rows| rows.into_iter().map(stored).collect());
+        self.checked(rows)
+    }
+
+    pub(super) async fn count(&mut self, place: &str) -> Result<u64, StoreError> {
+        let count = sqlx::query_scalar::<_, i64>("SELECT COUNT(*) FROM bundle WHERE place = ?")
+            .bind(place)
+            .fetch_one(self.connection().await?)
+            .await;
+        self.checked(count).map(i64::cast_unsigned)
+    }
+
+    /// `i64::MAX` when there is nothing.
+    pub(super) async fn next_expiry(&mut self) -> Result<i64, StoreError> {
+        let first = sqlx::query_scalar::<_, Option<i64>>("SELECT MIN(expires) FROM bundle")
+            .fetch_one(self.connection().await?)
+            .await;
+        Ok(self.checked(first)?.unwrap_or(i64::MAX))
+    }
+}
+
+#[allow(clippy::needless_pass_by_value)] // what maps rows is given rows
+fn stored(row: SqliteRow) -> Result<Stored, sqlx::Error> {
+    Ok(Stored {
+        id: row.try_get(0)?,
+        key: row.try_get(1)?,
+        received: row.try_get(2)?,
+        expires: row.try_get(3)?,
+        octets: row.try_get::<i64, _>(4)?.cast_unsigned(),
+        verified: row.try_get(5)?,
+        file: row.try_get(6)?,
+        data: row.try_get::<Option<Vec<u8>>, _>(7)?.map(Bytes::from),
+    })
+}

@@ -1,0 +1,316 @@
+//! Neighbours that die, repeat themselves, have no room, or are none.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod support;
+
+use std::net::SocketAddr;
+
+use bytes::Bytes;
+use hardy_bpv7::{builder::Builder, creation_timestamp::CreationTimestamp, dtn_time::DtnTime};
+use lightpost_bundle_node::Count;
+use lightpost_transport::bundle::agent::Agent;
+use proptest::{prelude::*, strategy::ValueTree, test_runner::TestRunner};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+};
+
+use support::*;
+
+/// A TCPCLv4 peer made of octets (RFC 9174), independent of the code under test.
+struct Raw(TcpStream);
+
+/// A message as it stands on the wire.
+#[derive(Debug, PartialEq)]
+enum Heard {
+    Segment { flags: u8, transfer: u64, data: Vec<u8> },
+    Ack { transfer: u64, length: u64 },
+    Refuse { reason: u8, transfer: u64 },
+    Reject(u8),
+}
+
+impl Raw {
+    async fn dial(address: SocketAddr) -> Self {
+        let mut raw = Self(TcpStream::connect(address).await.unwrap());
+        raw.0.write_all(b"dtn!\x04\x00").await.unwrap();
+        raw.introduce().await;
+        raw.greeted().await;
+        raw
+    }
+
+    async fn accept(listener: &TcpListener) -> Self {
+        let mut raw = Self(listener.accept().await.unwrap().0);
+        raw.0.write_all(b"dtn!\x04\x00").await.unwrap();
+        raw.greeted().await;
+        raw.introduce().await;
+        raw
+    }
+
+    /// SESS_INIT with small segments, no keepalive, and an extension item that need not be understood.
+    async fn introduce(&mut self) {
+        let mut init = vec![7, 0, 0];
+        init.extend(1000_u64.to_be_bytes());
+        init.extend(u64::MAX.to_be_bytes());
+        init.extend([0, 7]);
+        init.extend(b"ipn:9.0");
+        init.extend([0, 0, 0, 7, 0, 0x80, 0, 0, 2, 1, 2]);
+        self.0.write_all(&init).await.unwrap();
+    }
+
+    async fn greeted(&mut self) {
+        let mut header = [0; 6];
+        self.0.read_exact(&mut header).await.unwrap();
+        assert_eq!(&header[..5], b"dtn!\x04");
+        assert_eq!(self.0.read_u8().await.unwrap(), 7);
+        let mut fixed = [0; 18];
+        self.0.read_exact(&mut fixed).await.unwrap();
+        let length = self.0.read_u16().await.unwrap();
+        let mut node = vec![0; length.into()];
+        self.0.read_exact(&mut node).await.unwrap();
+        assert!(node.starts_with(b"ipn:"));
+        assert_eq!(self.0.read_u32().await.unwrap(), 0);
+    }
+
+    async fn send(&mut self, transfer: u64, data: &[u8]) {
+        let mut segment = vec![1, 3];
+        segment.extend(transfer.to_be_bytes());
+        segment.extend(0_u32.to_be_bytes());
+        segment.extend((data.len() as u64).to_be_bytes());
+        segment.extend(data);
+        self.0.write_all(&segment).await.unwrap();
+    }
+
+    /// The next message that is no keepalive.
+    async fn hear(&mut self) -> Heard {
+        tokio::time::timeout(PATIENCE, self.message())
+            .await
+            .expect("nothing was heard")
+    }
+
+    async fn message(&mut self) -> Heard {
+        loop {
+            match self.0.read_u8().await.unwrap() {
+                1 => {
+                    let flags = self.0.read_u8().await.unwrap();
+                    let transfer = self.0.read_u64().await.unwrap();
+                    if flags & 2 != 0 {
+                        let length = self.0.read_u32().await.unwrap();
+                        self.0.read_exact(&mut vec![0; length as usize]).await.unwrap();
+                    }
+                    let length = self.0.read_u64().await.unwrap();
+                    let mut data = vec![0; length as usize];
+                    self.0.read_exact(&mut data).await.unwrap();
+                    return Heard::Segment {
+                        flags,
+                        transfer,
+                        data,
+                    };
+                }
+                2 => {
+                    self.0.read_u8().await.unwrap();
+                    return Heard::Ack {
+                        transfer: self.0.read_u64().await.unwrap(),
+                        length: self.0.read_u64().await.unwrap(),
+                    };
+                }
+                3 => {
+                    return Heard::Refuse {
+                        reason: self.0.read_u8().await.unwrap(),
+                        transfer: self.0.read_u64().await.unwrap(),
+                    };
+                }
+                4 => {}
+                6 => {
+                    self.0.read_u8().await.unwrap();
+                    return Heard::Reject(self.0.read_u8().await.unwrap());
+                }
+                other => panic!("message of type {other}"),
+            }
+        }
+    }
+
+    async fn ack(&mut self, transfer: u64, length: usize) {
+        // With no flags at all, as some do.
+        let mut ack = vec![2, 0];
+        ack.extend(transfer.to_be_bytes());
+        ack.extend((length as u64).to_be_bytes());
+        self.0.write_all(&ack).await.unwrap();
+    }
+}
+
+fn foreign(sequence: u64, payload: &[u8]) -> Bytes {
+    let stamp = CreationTimestamp::from_parts(Some(DtnTime::new(4_000_000_000_000)), sequence);
+    let (_, data) = Builder::new(eid("ipn:9.25"), eid("ipn:1.25"))
+        .with_payload(payload.into())
+        .build(stamp)
+        .unwrap();
+    data.into()
+}
+
+#[tokio::test]
+async fn a_neighbour_that_dies_within_a_transfer_gets_it_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut config = config(1, folder.path());
+    neighbour(&mut config, "mortal", socket.local_addr().unwrap(), &[9]);
+    let (node, agent) = open(&config).await;
+    agent.send(outgoing("ipn:9.25", vec![7; 5000])).await.unwrap();
+    let mut whole = Vec::new();
+    for life in 0..4 {
+        let mut raw = Raw::accept(&socket).await;
+        whole.clear();
+        // Dies after the first segment, after half, after all without a word.
+        for _ in 0..[1, 3, 6, 6][life] {
+            let Heard::Segment {
+                data,
+                transfer,
+                flags,
+            } = raw.hear().await
+            else {
+                panic!("no segment");
+            };
+            assert_eq!((transfer, flags & 2 != 0), (0, whole.is_empty()));
+            whole.extend(data);
+            if life == 3 {
+                raw.ack(0, whole.len()).await;
+            }
+        }
+        if life == 3 {
+            until("it is let go", async || node.status().await.stored == 0).await;
+        } else {
+            assert_eq!(node.status().await.neighbours[0].waiting, Some(1));
+        }
+    }
+    let read = hardy_bpv7::bundle::ParsedBundle::parse(&whole, hardy_bpv7::bpsec::no_keys).unwrap();
+    assert_eq!(read.bundle.blocks[&1].payload(&whole).unwrap(), vec![7; 5000]);
+    assert_eq!(node.count(Count::Forwarded), 1);
+}
+
+#[tokio::test]
+async fn what_comes_twice_is_taken_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut config = config(1, folder.path());
+    config.listeners = vec![listener()];
+    let (node, agent) = open(&config).await;
+    let data = foreign(1, b"once");
+    let mut raw = Raw::dial(node.addresses()[0]).await;
+    let length = data.len() as u64;
+    for transfer in 0..3 {
+        raw.send(transfer, &data).await;
+        assert_eq!(raw.hear().await, Heard::Ack { transfer, length });
+        if transfer == 1 {
+            assert_eq!(bundle(&agent).await.payload, "once");
+            until("it is dealt with", async || node.status().await.stored == 0).await;
+        }
+    }
+    drop(raw);
+    node.close().await;
+    drop((node, agent));
+    // After a restart, too.
+    let (node, agent) = open(&config).await;
+    let mut raw = Raw::dial(node.addresses()[0]).await;
+    raw.send(0, &data).await;
+    raw.send(1, &foreign(2, b"twice")).await;
+    assert!(matches!(raw.hear().await, Heard::Ack { transfer: 0, .. }));
+    assert!(matches!(raw.hear().await, Heard::Ack { transfer: 1, .. }));
+    assert_eq!(
+        (node.count(Count::Duplicates), node.count(Count::Received)),
+        (1, 1)
+    );
+    assert_eq!(bundle(&agent).await.payload, "twice");
+}
+
+#[tokio::test]
+async fn no_room_is_told_and_waited_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut moon = config(2, folder.path());
+    moon.listeners = vec![listener()];
+    moon.limits.bundle = 64 << 10;
+    moon.limits.store = 100 << 10;
+    let (moon_node, moon) = open(&moon).await;
+    let mut earth = config(1, folder.path());
+    neighbour(&mut earth, "moon", moon_node.addresses()[0], &[2]);
+    let (earth_node, earth) = open(&earth).await;
+    let mut sent = Vec::new();
+    for part in 0..4_u8 {
+        sent.push(
+            earth
+                .send(outgoing("ipn:2.25", vec![part; 50_000]))
+                .await
+                .unwrap(),
+        );
+    }
+    // Larger than the moon takes at all: it stays on Earth.
+    earth.send(outgoing("ipn:2.25", vec![0; 70_000])).await.unwrap();
+    until("it was refused", async || moon_node.count(Count::NoRoom) > 0).await;
+    let mut came = Vec::new();
+    for _ in 0..4 {
+        came.push(bundle(&moon).await.id);
+    }
+    came.sort_by_key(|it| (it.time, it.sequence));
+    assert_eq!(came, sent);
+    until("one stays", async || {
+        earth_node.status().await.neighbours[0].waiting == Some(1)
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn garbage_does_no_harm() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut config = config(1, folder.path());
+    config.listeners = vec![listener()];
+    config.limits.sessions = 8;
+    let (node, agent) = open(&config).await;
+    let address = node.addresses()[0];
+    let mut runner = TestRunner::deterministic();
+    let octets = proptest::collection::vec(any::<u8>(), 1..2000);
+    for round in 0..60 {
+        let garbage = octets.new_tree(&mut runner).unwrap().current();
+        if round % 2 == 0 {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            drop(stream.write_all(&garbage).await);
+        } else {
+            drop(Raw::dial(address).await.0.write_all(&garbage).await);
+        }
+    }
+    let mut raw = Raw::dial(address).await;
+    // Not a bundle; a bundle with a hole; an announcement of far too much.
+    raw.send(0, b"nothing of the kind").await;
+    assert_eq!(
+        raw.hear().await,
+        Heard::Refuse {
+            reason: 4,
+            transfer: 0
+        }
+    );
+    let mut broken = foreign(5, b"broken").to_vec();
+    let at = broken.len() - 8;
+    broken[at] ^= 1;
+    raw.send(1, &broken).await;
+    assert_eq!(
+        raw.hear().await,
+        Heard::Refuse {
+            reason: 4,
+            transfer: 1
+        }
+    );
+    raw.send(2, &foreign(6, b"whole")).await;
+    assert!(matches!(raw.hear().await, Heard::Ack { transfer: 2, .. }));
+    let mut huge = vec![1, 2, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 13, 1, 0, 1, 0, 8];
+    huge.extend((1_u64 << 40).to_be_bytes());
+    huge.extend([0, 0, 0, 0, 0, 0, 0, 1, b'x']);
+    raw.0.write_all(&huge).await.unwrap();
+    assert_eq!(
+        raw.hear().await,
+        Heard::Refuse {
+            reason: 4,
+            transfer: 3
+        }
+    );
+    raw.0.write_all(&[99]).await.unwrap();
+    assert_eq!(raw.hear().await, Heard::Reject(99));
+    assert_eq!(bundle(&agent).await.payload, "whole");
+    assert!(node.count(Count::Malformed) >= 2 && node.count(Count::Violations) >= 1);
+}
