@@ -201,6 +201,7 @@ fn message(now: Timestamp, body: Bytes, facts: lightpost_mail::lines::BodyFacts)
         priority: 0,
         origin: "bench".into(),
         origin_id: None,
+        upstream: None,
         accepted: now,
         hold: None,
     })

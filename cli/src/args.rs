@@ -274,7 +274,7 @@ pub(crate) struct List {
 
 #[derive(Args, Debug)]
 pub(crate) struct Message {
-    /// The message's id.
+    /// The message's id, or one that it is known by elsewhere: an exchange's, the MTA's queue id, at a gateway the client's.
     #[arg(value_name = "ID")]
     pub(crate) id: String,
     #[command(flatten)]

@@ -4,6 +4,7 @@
 pub mod auth;
 pub mod drain;
 pub mod fields;
+pub mod loops;
 pub mod operator;
 pub mod problem;
 pub mod read;

@@ -46,6 +46,8 @@ pub struct NewMessage {
     pub origin: String,
     /// The peer's exchange id, or the caller's key: one id followed through both programs.
     pub origin_id: Option<String>,
+    /// The id that the mail had where it was handed over, by its first `Received` field: an MTA's queue id, a client's message id.
+    pub upstream: Option<String>,
     /// When it was accepted.
     pub accepted: Timestamp,
     /// Why it waits for an operator, if it does.
@@ -192,6 +194,8 @@ pub struct ClaimedMessage {
     pub origin: String,
     /// The peer's exchange id, or the caller's key.
     pub origin_id: Option<String>,
+    /// The id that the mail had where it was handed over.
+    pub upstream: Option<String>,
     /// The whole body, where it is small; otherwise [`crate::Store::read_body`] has it.
     pub content: Option<Bytes>,
     /// The leased recipients.
@@ -354,6 +358,8 @@ pub struct MessageView {
     pub origin: String,
     /// The peer's exchange id, or the caller's key.
     pub origin_id: Option<String>,
+    /// The id that the mail had where it was handed over.
+    pub upstream: Option<String>,
     /// When it was accepted.
     pub accepted: Timestamp,
     /// Its recipients.
@@ -415,6 +421,9 @@ pub struct Filter {
     pub destination: Option<String>,
     /// Only messages from this reverse-path.
     pub sender: Option<String>,
+    /// Only messages that are known by this id: their own, that of an exchange of theirs, of the request that brought them, or the one that they
+    /// had where they came from.
+    pub known_as: Option<String>,
     /// Only messages after this id (the cursor).
     pub after: Option<Ulid>,
     /// At most so many.

@@ -37,6 +37,7 @@ fn message(id: Ulid, now: Timestamp) -> NewMessage {
         priority: 0,
         origin: "test".to_owned(),
         origin_id: None,
+        upstream: None,
         accepted: now,
         hold: None,
     }

@@ -1,6 +1,6 @@
 //! Two whole sites, Earth's and the Moon's: each a Postfix, a mailbox server, a client and a gateway by the files of `deploy/site`.
 
-use std::{fs, net::SocketAddr};
+use std::{fs, net::SocketAddr, os::unix::fs::PermissionsExt};
 
 use crate::{
     Site,
@@ -145,7 +145,9 @@ impl Plan<'_> {
         for name in ["relay", "gw1"] {
             let identity = authority.issue(self.site, &format!("{name}.{}.example", self.body));
             fs::copy(identity.certificate, etc.join(format!("{name}.pem"))).unwrap();
-            fs::copy(identity.key, etc.join(format!("{name}.key"))).unwrap();
+            let key = etc.join(format!("{name}.key"));
+            fs::copy(identity.key, &key).unwrap();
+            fs::set_permissions(key, fs::Permissions::from_mode(0o600)).unwrap();
         }
         [("/etc/lightpost", etc), ("/var/lib/lightpost", var)]
             .map(|(from, to)| (from, to.display().to_string()))

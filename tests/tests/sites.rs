@@ -11,9 +11,12 @@ use std::time::Duration;
 
 use lightpost_tests::{
     Site, corpus,
+    http::Request,
+    programs::{self, Program},
     sites::{self, Changes, LOST, Place},
     smtp, wait,
 };
+use serde_json::Value;
 
 const ALICE: &str = "alice@earth.example";
 const BOB: &str = "bob@moon.example";
@@ -104,6 +107,115 @@ fn mail_and_bounces_cross_in_both_directions() {
     earth.dovecot.wait_mails(ALICE, 2);
     moon.dovecot.wait_mails(BOB, 2);
     assert!(earth.dovecot.on_disk("postmaster@earth.example").is_empty());
+}
+
+/// What `lightpost queue show` says of an id.
+#[track_caller]
+fn show(program: &Program, id: &str) -> Value {
+    let url = format!("http://{}", program.api);
+    let finished = programs::lightpost(&["queue", "show", id, "--json", "--url", &url], b"");
+    assert!(finished.status.success(), "{id}: {}", finished.stderr);
+    serde_json::from_str(&finished.stdout).unwrap()
+}
+
+/// A line of a program's log with all of `parts`.
+#[track_caller]
+fn assert_logged(site: &Site, program: &str, parts: &[&str]) {
+    let file = site.folder().join(format!("{program}.log"));
+    wait::until(&format!("{parts:?} in the log of {program}"), SOON, || {
+        let log = std::fs::read_to_string(&file).unwrap_or_default();
+        log.lines()
+            .any(|line| parts.iter().all(|part| line.contains(part)))
+    });
+}
+
+/// The queue id in an MTA's reply to a mail.
+fn queue_id(reply: &str) -> &str {
+    let named = reply.trim_end().split("queued as ").nth(1);
+    named.unwrap_or_else(|| panic!("no queue id: {reply}"))
+}
+
+#[test]
+fn one_id_leads_from_the_mta_on_earth_to_the_queue_of_the_mta_on_the_moon() {
+    let site = Site::new();
+    let (earth, moon) = sites::start(&site, Changes::default());
+    let message = corpus::message("followed", b"Hello\r\n");
+    let reply = smtp::offer(
+        earth.mta.smtp,
+        &format!("<{ALICE}>"),
+        &[&format!("<{BOB}>")],
+        &message,
+    )
+    .unwrap();
+    let queued = queue_id(&reply);
+    let mails = moon.dovecot.wait_mails(BOB, 1);
+    assert_quiet(&[&earth, &moon]);
+
+    // From the queue id on Earth to the message here, its exchange, and the message there, by each of their names.
+    let here = show(&earth.client, queued);
+    let (id, recipient) = (here["id"].as_str().unwrap(), &here["recipients"][0]);
+    let exchange = recipient["exchange"].as_str().unwrap();
+    assert_eq!(
+        (&here["upstream"], &recipient["status"]),
+        (&queued.into(), &"delivered".into())
+    );
+    let there = show(&moon.server, id);
+    assert_eq!(
+        (&there["upstream"], &there["origin_id"]),
+        (&id.into(), &exchange.into())
+    );
+    for (program, name, expected) in [
+        (&earth.client, id, &here),
+        (&earth.client, exchange, &here),
+        (&moon.server, exchange, &there),
+        (&moon.server, there["id"].as_str().unwrap(), &there),
+    ] {
+        assert_eq!(show(program, name), *expected);
+        assert_eq!(program.message(name), *expected);
+    }
+    // The Moon's MTA says what it calls the mail, and the gateway keeps that.
+    let said = there["recipients"][0]["detail"].as_str().unwrap();
+    let far = queue_id(said);
+    let log = moon.mta.log();
+    assert!(log.contains(&format!("{far}: to=<{BOB}>")), "{far}\n{log}");
+    let last = there["history"].as_array().unwrap().last().unwrap();
+    assert_eq!(
+        (&last["kind"], &last["detail"]),
+        (&"delivered".into(), &said.into())
+    );
+
+    // The mail itself tells the way.
+    let head = String::from_utf8_lossy(&mails[0]).replace("\r\n ", " ");
+    for field in [
+        format!("by gw1.moon.example with HTTP/3 id {exchange} for <{BOB}>"),
+        format!("by relay.earth.example with ESMTP id {id} for <{BOB}>"),
+        format!("id {queued}"),
+    ] {
+        assert!(head.contains(&field), "{field} is not in\n{head}");
+    }
+    // One id, the client's, through both logs.
+    assert_logged(&site, "earth-client", &[id, queued, "on disk"]);
+    assert_logged(&site, "earth-client", &[id, exchange, "leaves"]);
+    assert_logged(&site, "earth-client", &[id, BOB, "Delivered"]);
+    assert_logged(&site, "moon-server", &[id, exchange, "on disk"]);
+    assert_logged(&site, "moon-server", &[id, exchange, BOB, "Delivered", far]);
+
+    // An id that stands for several messages, as of an MTA that hands over one mail recipient by recipient.
+    let queued = "4Zx9AbCd";
+    let field =
+        format!("Received: by mx.earth.example (Postfix) id {queued}; Sun, 22 Nov 2026 12:00:00 +0000\r\n");
+    let stamped = [field.as_bytes(), &message].concat();
+    for to in [BOB, "eve@moon.example"] {
+        earth.client.submit(ALICE, &[to], &stamped);
+    }
+    let several = show(&earth.client, queued);
+    assert_eq!(several["messages"].as_array().map(Vec::len), Some(2), "{several}");
+    let request = Request::get(&format!("/v1/messages/{queued}"));
+    let answer = earth.client.ask(&request).unwrap();
+    assert_eq!(answer.status, 409, "{}", answer.text());
+    let url = format!("http://{}", earth.client.api);
+    let finished = programs::lightpost(&["queue", "show", "7ZZZ", "--url", &url], b"");
+    assert_eq!(finished.status.code(), Some(65), "{}", finished.stderr);
 }
 
 #[test]

@@ -1,10 +1,11 @@
-//! `lightpost queue show`: one message and its history as a timeline.
+//! `lightpost queue show`: a message and its history as a timeline, by any id that it is known by.
 
 use comfy_table::Cell;
 use http::Method;
 use jiff::Timestamp;
 use lightpost_clock::{Clock, until};
 use lightpost_queue::{EventView, MessageView};
+use serde::Deserialize;
 
 use super::{
     ask,
@@ -18,6 +19,15 @@ use crate::{
     output::{Output, Tone},
 };
 
+/// Messages that are shown where an id stands for several, such as the queue id of an MTA that hands over one by one.
+const MOST: usize = 100;
+
+/// The messages that an id stands for.
+#[derive(Deserialize)]
+struct Known {
+    messages: Vec<MessageView>,
+}
+
 /// Runs the command.
 pub(super) async fn run(options: &Message, output: Output) -> Result<(), Failure> {
     let endpoint = Endpoint::find(&options.place)?;
@@ -25,14 +35,37 @@ pub(super) async fn run(options: &Message, output: Output) -> Result<(), Failure
         let what = format!("{} is not a message's id", options.id.escape_debug());
         return Err(Failure::new(code::USAGE, what, "`lightpost queue ls` shows ids"));
     }
-    let answer = ask(&endpoint, Method::GET, &format!("/v1/messages/{}", options.id)).await?;
-    let message: MessageView = read(&endpoint, &answer)?;
-    if output.json {
-        return output.value(&message);
+    let known = format!("/v1/messages?known_as={}&limit={MOST}", options.id);
+    let known: Known = read(&endpoint, &ask(&endpoint, Method::GET, &known).await?)?;
+    let mut messages: Vec<MessageView> = Vec::new();
+    for id in known.messages.iter().map(|message| message.id.to_string()) {
+        let answer = ask(&endpoint, Method::GET, &format!("/v1/messages/{id}")).await?;
+        messages.push(read(&endpoint, &answer)?);
     }
-    facts(&message, output)?;
+    match messages.as_slice() {
+        [] => {
+            let what = format!(
+                "{endpoint}: there is no message {}; it may have been done and removed",
+                options.id
+            );
+            let remedy = "`lightpost queue ls` shows what there is";
+            Err(Failure::new(code::DATAERR, what, remedy))
+        }
+        [one] if output.json => output.value(one),
+        _ if output.json => output.value(&serde_json::json!({ "messages": messages })),
+        _ => messages.iter().enumerate().try_for_each(|(number, message)| {
+            if number > 0 {
+                output.line("")?;
+            }
+            show(message, output)
+        }),
+    }
+}
+
+fn show(message: &MessageView, output: Output) -> Result<(), Failure> {
+    facts(message, output)?;
     output.line("")?;
-    recipients(&message, output)?;
+    recipients(message, output)?;
     if message.history.is_empty() {
         return Ok(());
     }
@@ -58,6 +91,9 @@ fn facts(message: &MessageView, output: Output) -> Result<(), Failure> {
     }
     if let Some(key) = &message.origin_id {
         facts.push(("key", key.clone()));
+    }
+    if let Some(upstream) = &message.upstream {
+        facts.push(("upstream", upstream.clone()));
     }
     facts.iter().try_for_each(|(name, value)| {
         output.line(&format!(

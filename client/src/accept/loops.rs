@@ -5,16 +5,13 @@
 //! recipients is one that it had on an earlier passage; our trace field names the recipient where there was one only, and the outbox still
 //! knows the others by the field's id. Where neither tells, the hops are counted.
 
-use lightpost_intake::transactions;
-use lightpost_mail::{Address, EnhancedCode, trace::Hops};
-use ulid::Ulid;
+use lightpost_intake::{loops::recall, transactions};
+use lightpost_mail::{EnhancedCode, trace::Hops};
 
 use super::{Acceptance, Draft, Refusal};
 
 /// Routing loop detected.
 const LOOP: EnhancedCode = EnhancedCode::new(5, 4, 6);
-/// Own passages that are looked up in the outbox.
-const LOOKUPS: usize = 4;
 
 impl Acceptance {
     /// Refuses a mail that runs in circles.
@@ -33,14 +30,13 @@ impl Acceptance {
         if hops.own.is_empty() {
             return Ok(());
         }
-        let earlier = self.earlier(hops).await;
-        let had = |address: &Address| {
-            hops.were_for(address)
-                || earlier
-                    .iter()
-                    .any(|one| one.eq_ignore_ascii_case(address.as_str()))
-        };
-        if !draft.taken.iter().all(|one| had(&one.recipient.address)) {
+        let mut hops = hops.clone();
+        recall(&*self.store, &mut hops).await;
+        if !draft
+            .taken
+            .iter()
+            .all(|one| hops.were_for(&one.recipient.address))
+        {
             return Ok(());
         }
         let ids: Vec<&str> = hops.own.iter().filter_map(|own| own.id.as_deref()).collect();
@@ -49,22 +45,6 @@ impl Acceptance {
             ids.join(", ")
         );
         Err(Refusal::new(554, LOOP, text))
-    }
-
-    /// The recipients of earlier passages that their fields do not name.
-    async fn earlier(&self, hops: &Hops) -> Vec<String> {
-        let unnamed = hops.own.iter().filter(|own| own.recipient.is_none());
-        let ids = unnamed.filter_map(|own| Ulid::from_string(own.id.as_deref()?).ok());
-        let mut recipients = Vec::new();
-        for id in ids.take(LOOKUPS) {
-            match self.store.message(id).await {
-                Ok(Some(message)) => recipients.extend(message.recipients.into_iter().map(|one| one.address)),
-                Ok(None) => {}
-                // The count of hops still ends the loop.
-                Err(error) => tracing::warn!(%id, %error, "an earlier passage cannot be looked up"),
-            }
-        }
-        recipients
     }
 }
 

@@ -19,7 +19,7 @@ use jiff::Timestamp;
 use lightpost_clock::{Clock, add};
 use lightpost_config::duration_text;
 use lightpost_mail::{EnhancedCode, Recipient, Sender, envelope::DeliverByMode, trace::Received};
-use lightpost_queue::{NewMessage, NewRecipient, Store};
+use lightpost_queue::{Enqueued, NewMessage, NewRecipient, Store, StoreError, Submission};
 use ulid::Ulid;
 
 use crate::{config::Config, discover::Discovery};
@@ -126,6 +126,26 @@ impl Acceptance {
         });
         Ok(())
     }
+
+    /// Stores what passed both stages, and says so in the log. The bodies of what is not stored are removed.
+    ///
+    /// # Errors
+    /// It cannot be stored.
+    pub(crate) async fn enqueue(&self, submission: Submission) -> Result<Enqueued, StoreError> {
+        let messages = submission.messages.iter();
+        let taken: Vec<_> = messages
+            .map(|one| (one.id, one.origin.clone(), one.upstream.clone(), one.body.clone()))
+            .collect();
+        let enqueued = self.store.enqueue(submission).await;
+        for (id, origin, upstream, body) in taken {
+            if matches!(enqueued, Ok(Enqueued::Stored)) {
+                tracing::info!(%id, origin, upstream, "on disk");
+            } else {
+                lightpost_intake::spool::discard_new(&*self.store, &body).await;
+            }
+        }
+        enqueued
+    }
 }
 
 /// When the mail is to be returned, if its sender has said so (RFC 2852, by-mode R).
@@ -182,6 +202,7 @@ impl Draft {
             facts: spooled.facts,
             origin: source.origin.into(),
             origin_id,
+            upstream: spooled.hops.upstream,
             accepted: self.at,
             hold: None,
         }

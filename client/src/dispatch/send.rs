@@ -221,6 +221,7 @@ impl Shared {
             return;
         }
         for one in leaving {
+            tracing::info!(id = %one.job.original.id, exchange = %one.exchange.id, gateway = %authority(&one.job.group.url), "leaves");
             let shared = self.clone();
             self.running.spawn(async move { shared.send(one).await });
         }

@@ -86,6 +86,15 @@ impl Settler {
                 if let Some(notification) = self.notification(&verdict).await {
                     notifications.push(notification);
                 }
+                for fate in &verdict.fates {
+                    tracing::info!(
+                        id = %verdict.original.id,
+                        recipient = %fate.recipient.recipient.address,
+                        server = fate.remote,
+                        outcome = ?fate.disposition,
+                        detail = fate.detail
+                    );
+                }
                 settlements.extend(verdict.fates.into_iter().map(|fate| Settlement {
                     recipient: fate.recipient.id,
                     disposition: fate.disposition,
@@ -203,6 +212,7 @@ impl Settler {
             priority: 0,
             origin: "dsn".into(),
             origin_id: Some(original.id.to_string()),
+            upstream: None,
             accepted: now,
             hold: None,
         }

@@ -204,7 +204,6 @@ impl<'a> Upload<'a> {
             digest,
             expires: add(now, self.ingestion.config.ingest.remember),
         });
-        let bodies: Vec<_> = messages.iter().map(|message| message.body.clone()).collect();
         let charges = self.ingestion.charges(&messages);
         let submission = Submission {
             charges,
@@ -212,14 +211,7 @@ impl<'a> Upload<'a> {
             reply: reply.clone(),
             messages,
         };
-        let store = &self.ingestion.store;
-        let result = store.enqueue(submission).await;
-        if !matches!(result, Ok(Enqueued::Stored)) {
-            for body in &bodies {
-                lightpost_intake::spool::discard_new(&**store, body).await;
-            }
-        }
-        match result? {
+        match self.ingestion.enqueue(submission).await? {
             Enqueued::Stored => Ok(reply),
             Enqueued::Repeat(first) => Ok(first),
             Enqueued::Over(over) => Err(self.ingestion.over(&over).into()),

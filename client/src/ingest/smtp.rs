@@ -109,7 +109,7 @@ impl Mail {
         };
         let spooled = spooling.finish().await?;
         let spooled = acceptance.message(&draft, &source, &sender, spooled).await?;
-        let (id, body) = (draft.id, spooled.body.clone());
+        let id = draft.id;
         let messages = vec![draft.message(&source, sender, spooled, None)];
         let submission = Submission {
             key: None,
@@ -117,14 +117,13 @@ impl Mail {
             charges: acceptance.charges(&messages),
             messages,
         };
-        let refusal = match acceptance.store.enqueue(submission).await {
+        let refusal = match acceptance.enqueue(submission).await {
             Ok(Enqueued::Over(over)) => Some(acceptance.over(&over)),
             // Without a key there is neither a repeat nor a conflict.
             Ok(Enqueued::Stored | Enqueued::Repeat(_) | Enqueued::Conflict) => None,
             Err(error) => Some(error.into()),
         };
         if let Some(refusal) = refusal {
-            lightpost_intake::spool::discard_new(&*acceptance.store, &body).await;
             return Err(refusal);
         }
         Ok(Reply {

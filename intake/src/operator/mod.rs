@@ -26,6 +26,8 @@ use crate::{Problem, Tokens, drained};
 /// Messages in one page of a listing, unless fewer are asked for; asking for more is refused.
 pub const PAGE: usize = 1000;
 const DEFAULT_PAGE: usize = 100;
+/// Messages that are named where an id stands for several.
+const SEVERAL: usize = 100;
 
 /// What the routes need.
 #[derive(Clone)]
@@ -123,6 +125,7 @@ struct ListQuery {
     status: Option<Status>,
     destination: Option<String>,
     sender: Option<String>,
+    known_as: Option<String>,
     after: Option<Ulid>,
     limit: Option<usize>,
 }
@@ -143,6 +146,7 @@ async fn list(
         status: query.status,
         destination: query.destination.map(|domain| domain.to_ascii_lowercase()),
         sender: query.sender,
+        known_as: query.known_as,
         after: query.after,
         limit: limit + 1,
     };
@@ -158,8 +162,25 @@ async fn show(
     path: Result<Path<String>, PathRejection>,
 ) -> Result<Json<MessageView>, Problem> {
     let Path(text) = path.map_err(|error| Problem::bad_request(error.body_text()))?;
-    let id = message_id(&text)?;
-    let message = operator.store.message(id).await?;
+    if let Ok(id) = Ulid::from_string(&text)
+        && let Some(message) = operator.store.message(id).await?
+    {
+        return Ok(Json(message));
+    }
+    let filter = Filter {
+        known_as: Some(text.clone()),
+        limit: SEVERAL,
+        ..Filter::default()
+    };
+    let known = operator.store.list(filter).await?;
+    let [only] = known.as_slice() else {
+        return Err(if known.is_empty() {
+            unknown(&text)
+        } else {
+            several(&text, &known)
+        });
+    };
+    let message = operator.store.message(only.id).await?;
     message.map(Json).ok_or_else(|| unknown(&text))
 }
 
@@ -204,6 +225,15 @@ async fn health(State(operator): State<Operator>) -> Result<Response, Problem> {
 
 fn message_id(text: &str) -> Result<Ulid, Problem> {
     Ulid::from_string(text).map_err(|_| unknown(text))
+}
+
+fn several(name: &str, known: &[MessageView]) -> Problem {
+    let ids: Vec<String> = known.iter().map(|message| message.id.to_string()).collect();
+    let detail = format!(
+        "{} stands for several messages; ask for one of them",
+        name.escape_debug()
+    );
+    Problem::new(http::StatusCode::CONFLICT, detail).with_member("messages", serde_json::json!(ids))
 }
 
 fn unknown(id: &str) -> Problem {

@@ -46,6 +46,7 @@ impl World {
             priority: 0,
             origin: "test".into(),
             origin_id: None,
+            upstream: None,
             accepted: now,
             hold: None,
         };

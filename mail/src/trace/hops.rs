@@ -21,8 +21,8 @@ pub struct Hops {
 pub struct Passage {
     /// The id that the mail or the exchange had then.
     pub id: Option<String>,
-    /// The recipient, where it was the only one.
-    pub recipient: Option<String>,
+    /// The recipient, where it was the only one: fields name no others.
+    pub recipients: Vec<String>,
 }
 
 impl Hops {
@@ -30,7 +30,7 @@ impl Hops {
     /// not looked at.
     pub fn were_for(&self, recipient: &Address) -> bool {
         let recipient = recipient.as_str();
-        let mut known = self.own.iter().filter_map(|passage| passage.recipient.as_deref());
+        let mut known = self.own.iter().flat_map(|passage| &passage.recipients);
         known.any(|known| known.eq_ignore_ascii_case(recipient))
     }
 }
@@ -55,7 +55,7 @@ pub fn hops(headers: &[u8], own_name: &str) -> Hops {
         if own {
             hops.own.push(Passage {
                 id: clause(value, b"id").and_then(id),
-                recipient: recipient(value),
+                recipients: recipient(value).into_iter().collect(),
             });
         }
     }

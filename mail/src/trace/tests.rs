@@ -67,7 +67,7 @@ fn our_own_field_is_counted_as_such() {
         received: 1,
         own: vec![Passage {
             id: Some("01J9ZK".into()),
-            recipient: Some("jörg@moon.example".into()),
+            recipients: vec!["jörg@moon.example".into()],
         }],
         upstream: Some("01J9ZK".into()),
     };

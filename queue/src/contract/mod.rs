@@ -57,6 +57,7 @@ pub(crate) fn mail(number: u128, recipients: Vec<NewRecipient>) -> NewMessage {
         priority: 0,
         origin: "rest".to_owned(),
         origin_id: None,
+        upstream: None,
         accepted: at(0),
         hold: None,
     }

@@ -138,6 +138,45 @@ pub(crate) async fn listings_filter_and_go_on(store: Shared) {
     audit(&store).await;
 }
 
+pub(crate) async fn every_name_leads_to_its_messages(store: Shared) {
+    let named = |number, origin_id: &str, upstream: &str| NewMessage {
+        origin_id: Some(origin_id.to_owned()),
+        upstream: Some(upstream.to_owned()),
+        ..simple(number)
+    };
+    put(
+        &store,
+        vec![named(1, "key-1", "4Zx9"), named(2, "key-2", "4Zx9"), simple(3)],
+    )
+    .await;
+    let claimed = claim(&store, "w", at(0), 10).await.remove(2);
+    store
+        .begin_exchanges(vec![exchange(90, &claimed, at(9))], at(1))
+        .await
+        .unwrap();
+    for (name, numbers) in [
+        (id(2).to_string(), &[2][..]),
+        (id(90).to_string(), &[3]),
+        ("key-1".to_owned(), &[1]),
+        ("4Zx9".to_owned(), &[1, 2]),
+        ("nobody".to_owned(), &[]),
+        (id(7).to_string(), &[]),
+    ] {
+        let filter = Filter {
+            known_as: Some(name.clone()),
+            limit: 10,
+            ..Filter::default()
+        };
+        let found: Vec<_> = store.list(filter).await.unwrap();
+        let found: Vec<_> = found.iter().map(|message| message.id).collect();
+        let wanted: Vec<_> = numbers.iter().map(|number| id(*number)).collect();
+        assert_eq!(found, wanted, "{name}");
+    }
+    let told = view(&store, 1).await;
+    assert_eq!(told.upstream.as_deref(), Some("4Zx9"));
+    assert_eq!(told.history[0].detail, "from rest as key-1, where it was 4Zx9");
+}
+
 pub(crate) async fn done_messages_and_old_keys_go(store: Shared) {
     store
         .enqueue(keyed("k", 1, "one", vec![simple(1), simple(2), simple(3)]))

@@ -40,7 +40,7 @@ pub(super) const DUE: &str = "SELECT r.id, r.message, r.status, r.due, r.attempt
 
 /// With the first chunk of a small body (`?2` octets at most), which then is all of it. `<< 20` is [`enqueue::CHUNK_BITS`].
 pub(super) const MESSAGES: &str = "SELECT m.seq, m.id, m.sender, m.size, m.longest_line, m.flags, m.priority, m.origin, \
-    m.origin_id, m.accepted, m.body, c.data FROM json_each(?1) AS j CROSS JOIN message AS m ON m.seq = j.value \
+    m.origin_id, m.upstream, m.accepted, m.body, c.data FROM json_each(?1) AS j CROSS JOIN message AS m ON m.seq = j.value \
     LEFT JOIN chunk AS c ON c.key = m.body << 20 AND m.size <= ?2";
 
 /// Bodies up to this size come along with a claim: reading each by itself costs more than all the rest of it.
@@ -202,6 +202,7 @@ fn claimed(row: &SqliteRow) -> Result<ClaimedMessage, sqlx::Error> {
         accepted: rows::time(row.try_get("accepted")?)?,
         origin: row.try_get("origin")?,
         origin_id: row.try_get("origin_id")?,
+        upstream: row.try_get("upstream")?,
         content: content(row)?,
         recipients: Vec::new(),
     })

@@ -22,8 +22,8 @@ pub(super) const CHUNK: usize = 256 * 1024;
 pub(super) const CHUNK_BITS: u32 = 20;
 
 const MESSAGE: Table = Table {
-    into: "message (seq, id, sender, size, longest_line, flags, priority, origin, origin_id, accepted, body)",
-    columns: 11,
+    into: "message (seq, id, sender, size, longest_line, flags, priority, origin, origin_id, upstream, accepted, body)",
+    columns: 12,
     suffix: "",
 };
 const RECIPIENT: Table = Table {
@@ -338,10 +338,13 @@ async fn store_with(
 }
 
 fn record(tx: &mut Tx<'_>, seq: i64, message: &NewMessage) {
-    let detail = match &message.origin_id {
-        Some(id) => format!("from {} as {id}", message.origin),
-        None => format!("from {}", message.origin),
-    };
+    let mut detail = format!("from {}", message.origin);
+    if let Some(id) = &message.origin_id {
+        detail += &format!(" as {id}");
+    }
+    if let Some(id) = &message.upstream {
+        detail += &format!(", where it was {id}");
+    }
     let mut event = |kind, detail: &str| {
         tx.event(Event {
             message: seq,
@@ -369,6 +372,7 @@ fn bind_message(script: &mut Script, Prepared { seq, body, message }: &Prepared<
         .add(i64::from(message.priority))
         .add(message.origin.as_str())
         .add(message.origin_id.as_deref())
+        .add(message.upstream.as_deref())
         .add(rows::millis(message.accepted))
         .add(*body);
 }

@@ -67,6 +67,7 @@ contract! {
     operations_fit_some_statuses
     changes_wake_the_dispatcher
     listings_filter_and_go_on
+    every_name_leads_to_its_messages
     done_messages_and_old_keys_go
     a_closed_store_refuses
 }

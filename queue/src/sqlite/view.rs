@@ -19,6 +19,9 @@ const RECIPIENTS: &str = "SELECT r.id, r.message, r.argument, r.destination, r.s
     FROM json_each(?1) AS j CROSS JOIN recipient AS r ON r.message = j.value ORDER BY r.id";
 /// The index's own condition stands beside: only so does SQLite see that the partial index fits.
 pub(super) const RARE: &str = " AND m.seq IN (SELECT r.message FROM recipient AS r WHERE r.status = ?2 AND r.status IN (1, 3, 5, 6, 7))";
+/// Messages by any name that they have.
+pub(super) const KNOWN_AS: &str = " AND m.seq IN (SELECT seq FROM message WHERE id = unhex(?7) UNION ALL SELECT message FROM exchange WHERE id = unhex(?7) \
+    UNION ALL SELECT seq FROM message WHERE origin_id = ?6 UNION ALL SELECT seq FROM message WHERE upstream = ?6)";
 const HISTORY: &str = "SELECT e.at, e.kind, r.argument, e.remote, e.detail FROM event AS e \
     LEFT JOIN recipient AS r ON r.id = e.recipient WHERE e.message = ?1 ORDER BY e.id";
 const EXCHANGE: &str = "SELECT e.id, e.gateway, e.name, e.recipients, e.begun, e.until, m.id AS mail FROM exchange AS e \
@@ -73,7 +76,7 @@ pub(super) async fn message(
     id: Ulid,
 ) -> Result<Option<MessageView>, sqlx::Error> {
     let row = sqlx::query(
-        "SELECT seq, id, sender, size, priority, origin, origin_id, accepted FROM message WHERE id = ?1",
+        "SELECT seq, id, sender, size, priority, origin, origin_id, upstream, accepted FROM message WHERE id = ?1",
     )
     .bind(&id.to_bytes()[..])
     .fetch_optional(&mut *connection)
@@ -96,7 +99,7 @@ pub(super) async fn list(
     filter: &Filter,
 ) -> Result<Vec<MessageView>, sqlx::Error> {
     let mut text = String::from(
-        "SELECT m.seq, m.id, m.sender, m.size, m.priority, m.origin, m.origin_id, m.accepted FROM message AS m WHERE m.id > ?1",
+        "SELECT m.seq, m.id, m.sender, m.size, m.priority, m.origin, m.origin_id, m.upstream, m.accepted FROM message AS m WHERE m.id > ?1",
     );
     let rare = matches!(filter.status.map(status_number), Some(1 | 3 | 5 | 6 | 7));
     if rare {
@@ -109,6 +112,9 @@ pub(super) async fn list(
     if filter.sender.is_some() {
         text += " AND m.sender >= ?4 AND substr(m.sender, 1, length(?4)) = ?4";
     }
+    if filter.known_as.is_some() {
+        text += KNOWN_AS;
+    }
     text += " ORDER BY m.id LIMIT ?5";
     let found = sqlx::query(AssertSqlSafe(text))
         .bind(filter.after.map_or([0; 16], |id| id.to_bytes()).as_slice())
@@ -116,9 +122,17 @@ pub(super) async fn list(
         .bind(filter.destination.as_deref())
         .bind(filter.sender.as_deref().map(|sender| format!("<{sender}>")))
         .bind(rows::integer(filter.limit.min(LIMIT) as u64))
+        .bind(filter.known_as.as_deref())
+        .bind(known_id(filter))
         .fetch_all(&mut *connection)
         .await?;
     views(connection, &found).await
+}
+
+/// The id that is asked for, where it is a message's or an exchange's, as hexadecimal digits.
+fn known_id(filter: &Filter) -> Option<String> {
+    let id = Ulid::from_string(filter.known_as.as_deref()?).ok()?;
+    Some(rows::hex(id))
 }
 
 /// The counts of the ledger.
@@ -173,6 +187,7 @@ fn view(row: &SqliteRow, recipients: Vec<RecipientView>) -> Result<MessageView, 
         priority: row.try_get("priority")?,
         origin: row.try_get("origin")?,
         origin_id: row.try_get("origin_id")?,
+        upstream: row.try_get("upstream")?,
         accepted: rows::time(row.try_get("accepted")?)?,
         recipients,
         history: Vec::new(),

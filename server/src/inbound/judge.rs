@@ -94,6 +94,7 @@ pub(super) fn judge(
                     facts: transaction.facts,
                     origin: peer.name.clone(),
                     origin_id: Some(heading.id.clone()),
+                    upstream: transaction.hops.upstream,
                     accepted: now,
                     hold: None,
                 });

@@ -21,7 +21,7 @@ use axum::{
 use lightpost_clock::{Clock, add};
 use lightpost_intake::{
     Batch, BatchError, BatchSettings, BodyReader, Digests, Encoding, Problem, ReadLimits, drained, fields,
-    operator, receive, spool::discard_new,
+    loops::recall, operator, receive, spool::discard_new,
 };
 use lightpost_mail::{
     Envelope,
@@ -239,7 +239,7 @@ impl Inbound {
     }
 
     /// Decides about an object that was read, and stores what is accepted.
-    async fn conclude(&self, batch: Batch, heading: &Heading<'_>) -> Result<Response, Problem> {
+    async fn conclude(&self, mut batch: Batch, heading: &Heading<'_>) -> Result<Response, Problem> {
         let digest = match sound(&batch, &heading.digests) {
             Ok(digest) => digest,
             Err(problem) => {
@@ -248,6 +248,9 @@ impl Inbound {
             }
         };
         let now = self.clock.now();
+        for transaction in &mut batch.transactions {
+            recall(&*self.store, &mut transaction.hops).await;
+        }
         let verdicts = judge::judge(batch.transactions, heading.peer, &self.config, now, heading);
         let answer = answer::Answer::new(&verdicts.refusals, batch.error.map(Problem::from));
         for unused in &verdicts.unused {
@@ -261,7 +264,11 @@ impl Inbound {
             // Nothing was taken, so nothing has to be remembered: a repeat is judged afresh.
             return Ok(answer.into_response());
         }
-        let accepted: Vec<Ulid> = verdicts.messages.iter().map(|message| message.id).collect();
+        let accepted: Vec<(Ulid, Option<String>)> = verdicts
+            .messages
+            .iter()
+            .map(|message| (message.id, message.upstream.clone()))
+            .collect();
         let bodies: Vec<_> = verdicts
             .messages
             .iter()
@@ -286,8 +293,8 @@ impl Inbound {
         }
         match enqueued? {
             Enqueued::Stored => {
-                for id in accepted {
-                    tracing::info!(%id, peer = heading.peer.name, exchange = heading.id, "on disk");
+                for (id, upstream) in accepted {
+                    tracing::info!(%id, peer = heading.peer.name, exchange = heading.id, upstream, "on disk");
                 }
                 Ok(answer.into_response())
             }

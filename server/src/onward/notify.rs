@@ -69,6 +69,7 @@ pub(super) async fn write(
         priority: message.priority,
         origin: "dsn".into(),
         origin_id: Some(message.id.to_string()),
+        upstream: None,
         accepted: now,
         hold: None,
     }

@@ -65,6 +65,8 @@ pub(super) fn conclude(
         }
         tracing::info!(
             id = %job.message.id,
+            exchange = job.message.origin_id,
+            upstream = job.message.upstream,
             recipient = %recipient.recipient.address,
             server = remote,
             outcome = ?disposition,

@@ -83,6 +83,7 @@ impl World {
             priority: 0,
             origin: "test".into(),
             origin_id: None,
+            upstream: None,
             accepted: now,
             hold: None,
         };
@@ -521,6 +522,7 @@ async fn onward_rate() {
             priority: 0,
             origin: "test".into(),
             origin_id: None,
+            upstream: None,
             accepted: now,
             hold: None,
         });

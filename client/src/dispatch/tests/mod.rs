@@ -259,6 +259,7 @@ async fn enqueue(
         priority: 0,
         origin: "rest".into(),
         origin_id: None,
+        upstream: None,
         accepted: now,
         hold: None,
     };

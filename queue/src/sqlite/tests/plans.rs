@@ -68,6 +68,27 @@ async fn what_is_rare_is_listed_without_looking_at_the_rest() {
 }
 
 #[tokio::test]
+async fn a_name_leads_to_its_message_without_looking_at_others() {
+    let listing = format!(
+        "SELECT m.sender FROM message AS m WHERE m.id > ?1{} ORDER BY m.id LIMIT ?5",
+        view::KNOWN_AS
+    );
+    let steps = plan(&listing).await;
+    for wanted in [
+        "m USING INTEGER PRIMARY KEY (rowid=?)",
+        "message USING COVERING INDEX sqlite_autoindex_message_1 (id=?)",
+        "exchange USING PRIMARY KEY (id=?)",
+        "message USING COVERING INDEX message_origin (origin_id=?)",
+        "message USING COVERING INDEX message_upstream (upstream=?)",
+    ] {
+        assert!(
+            steps.iter().any(|step| step.contains(wanted)),
+            "{wanted} not in {steps:#?}"
+        );
+    }
+}
+
+#[tokio::test]
 async fn the_next_pair_is_one_step_away() {
     let steps = plan(read::NEXT_DUE).await;
     for wanted in [
