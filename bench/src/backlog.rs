@@ -195,6 +195,7 @@ fn message(now: Timestamp, body: Bytes, facts: lightpost_mail::lines::BodyFacts)
             recipient,
             due: now,
             expires: add(now, Duration::from_secs(5 * 86_400)),
+            notice: None,
         }],
         body: NewBody::Inline(body),
         facts,

@@ -9,6 +9,8 @@ use std::{
 
 use jiff::Timestamp;
 use lightpost_clock::Clock;
+use lightpost_intake::{Reporter, notify::delays::Delays};
+use lightpost_mail::Address;
 use lightpost_queue::{Store, StoreError, sqlite::SqliteStore};
 use lightpost_smtp::{
     receive::{Listener, serve},
@@ -142,7 +144,9 @@ impl Client {
         take_up(&*store, &config.name, clock.now()).await?;
         let (accepting, sending) = (CancellationToken::new(), CancellationToken::new());
         let mut workers = JoinSet::new();
+        let reporter = reporter(&config, &store);
         workers.spawn(dispatch::run(dispatch::Parts {
+            reporter: reporter.clone(),
             config: config.clone(),
             store: store.clone(),
             discovery: discovery.clone(),
@@ -152,6 +156,7 @@ impl Client {
             stop: sending.clone(),
         }));
         keep_house(&mut workers, &config, &store, &discovery, &clock, &sending);
+        tell_delays(&mut workers, reporter, &config, &discovery, &clock, &sending);
         let acceptance = Arc::new(Acceptance {
             config: config.clone(),
             store: store.clone(),
@@ -229,6 +234,47 @@ impl Client {
         }
         self.store.close().await;
     }
+}
+
+/// Who writes notifications here.
+fn reporter(config: &Config, store: &Arc<dyn Store>) -> Reporter {
+    let from = Address::parse(&format!("MAILER-DAEMON@{}", config.name));
+    Reporter {
+        store: store.clone(),
+        name: config.name.clone(),
+        // The name is that of a host, so this is an address.
+        from: from.unwrap_or_else(|_| config.local.postmaster.clone()),
+        postmaster: config.local.postmaster.clone(),
+        lifetime: config.local.lifetime,
+    }
+}
+
+/// Starts telling senders of late mail.
+fn tell_delays(
+    workers: &mut JoinSet<()>,
+    reporter: Reporter,
+    config: &Arc<Config>,
+    discovery: &Arc<Discovery>,
+    clock: &Clock,
+    stop: &CancellationToken,
+) {
+    let shortest = config
+        .paths
+        .values()
+        .filter_map(|path| path.notices(0).after)
+        .min();
+    let (config, discovery) = (config.clone(), discovery.clone());
+    let notices = move |destination: &str, octets| {
+        let path = &discovery.route(destination)?.path;
+        Some(config.paths.get(path)?.notices(octets))
+    };
+    let delays = Delays::new(
+        reporter,
+        clock.clone(),
+        shortest.unwrap_or(Duration::MAX),
+        notices,
+    );
+    workers.spawn(delays.run(stop.clone()));
 }
 
 /// Starts what is done now and then.

@@ -1,10 +1,11 @@
 //! What ingestion on Earth and the gateway have in common: problem documents, request fields, reading and spooling bodies,
-//! taking Batch SMTP objects apart, operator routes.
+//! taking Batch SMTP objects apart, notifications, operator routes.
 
 pub mod auth;
 pub mod drain;
 pub mod fields;
 pub mod loops;
+pub mod notify;
 pub mod operator;
 pub mod problem;
 pub mod read;
@@ -15,6 +16,7 @@ pub mod transactions;
 pub use auth::{TokenError, Tokens};
 pub use drain::drained;
 pub use fields::{Digests, Encoding};
+pub use notify::{Original, Reporter};
 pub use problem::{Place, Problem};
 pub use read::{BodyReader, ReadDigest, ReadError, ReadLimits};
 pub use sha256::Sha256;

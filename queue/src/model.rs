@@ -65,6 +65,8 @@ pub struct NewRecipient {
     pub due: Timestamp,
     /// When it is given up.
     pub expires: Timestamp,
+    /// When the sender hears that it is late, should it still wait then.
+    pub notice: Option<Timestamp>,
 }
 
 /// What one request hands over: messages and the answer to it, stored in one transaction.
@@ -294,6 +296,70 @@ pub enum Disposition {
     Held(String),
     /// Handed to a carrier that holds it; a reply may come.
     Awaiting(Timestamp),
+}
+
+/// What senders are to hear of by now.
+#[derive(Clone, Debug, Default)]
+pub struct Late {
+    /// Messages with the recipients that are late; which of them the sender hears of is the caller's business.
+    pub messages: Vec<LateMessage>,
+    /// Recipients whose rows cannot be read.
+    pub unreadable: Vec<RecipientId>,
+}
+
+/// A message that is late for some of its recipients.
+#[derive(Clone, Debug)]
+pub struct LateMessage {
+    /// Its id.
+    pub id: Ulid,
+    /// `MAIL FROM`.
+    pub sender: Sender,
+    /// Its body.
+    pub body: BodyId,
+    /// What is known about the body.
+    pub facts: BodyFacts,
+    /// Sending order.
+    pub priority: i8,
+    /// When it was accepted.
+    pub accepted: Timestamp,
+    /// The late recipients.
+    pub recipients: Vec<LateRecipient>,
+}
+
+/// A recipient whose sender is to hear that the mail is late.
+#[derive(Clone, Debug)]
+pub struct LateRecipient {
+    /// Its row.
+    pub id: RecipientId,
+    /// `RCPT TO`.
+    pub recipient: Recipient,
+    /// Routing key.
+    pub destination: String,
+    /// Status; not one of those that are final.
+    pub status: Status,
+    /// Why it waits, while it does.
+    pub reason: Option<WaitReason>,
+    /// Counted attempts.
+    pub attempts: u32,
+    /// When it is given up.
+    pub expires: Timestamp,
+    /// When the sender was to hear of it.
+    pub notice: Timestamp,
+    /// Whether it has left, or may have, at least once.
+    pub sent: bool,
+    /// The last gateway or remote server.
+    pub remote: Option<String>,
+    /// What was said last.
+    pub detail: Option<String>,
+}
+
+/// A notice that mail is late, or that it has to wait.
+#[derive(Clone, Debug)]
+pub struct Notice {
+    /// The recipients that it is about, and when the sender hears of each of them again.
+    pub recipients: Vec<(RecipientId, Option<Timestamp>)>,
+    /// The notification; none where only the times change.
+    pub message: Option<NewMessage>,
 }
 
 /// Why a recipient waits. Stored, logged, shown.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use lightpost_clock::{add, until};
+use lightpost_clock::{add, sub, until};
 
 /// No first wait is shorter: a far side that refuses for now needs some time of its own.
 const FIRST_MIN: Duration = Duration::from_secs(30);
@@ -13,8 +13,11 @@ const PROCESSING: Duration = Duration::from_secs(60);
 const LONGEST_MIN: Duration = Duration::from_secs(30 * 60);
 /// How long mail is tried at least: the five days of RFC 5321 section 4.5.4.1.
 const LIFETIME_MIN: Duration = Duration::from_secs(5 * 24 * 60 * 60);
-/// How long mail is tried before a sender who asked for it hears of a delay, as a part of the lifetime.
+/// How long mail is tried before its sender hears of a delay, as a part of the lifetime.
 const NOTICE_PART: u32 = 30;
+/// By how much a notice may come late before something has stood still, as a part of the time after which it comes; and at least.
+const SLACK_PART: u32 = 8;
+const SLACK_MIN: Duration = Duration::from_secs(5);
 
 /// A path's retry policy, derived from its light time unless configured.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -81,12 +84,67 @@ impl Policy {
     pub fn reply_until(&self, now: Timestamp) -> Timestamp {
         add(now, self.reply)
     }
+}
 
-    /// When a sender who asked for it (`NOTIFY=DELAY`, RFC 3461 section 4.1) hears that a mail is late: after a thirtieth of
-    /// its lifetime (4 h of five days), not before a reply can have come.
-    pub fn delay_notice(&self, accepted: Timestamp, expires: Timestamp) -> Timestamp {
-        let lifetime = until(accepted, expires);
-        add(accepted, (lifetime / NOTICE_PART).max(self.reply)).min(expires)
+/// When senders hear that mail is late (RFC 3461 section 4.1, `DELAY`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Notices {
+    /// How long a mail waits before its sender hears of it; for ever when `None`.
+    pub after: Option<Duration>,
+    /// How long it waits on before he hears of it again; he does not when `None`.
+    pub again: Option<Duration>,
+    /// How long one exchange takes from its start to its reply, with the longest outage in it.
+    pub exchange: Duration,
+    /// How long a mail that leaves now is on its way at least.
+    pub travel: Duration,
+}
+
+impl Notices {
+    /// What follows from a path: a sender hears of a delay after a thirtieth of the lifetime (4 h of five days), and not before an
+    /// exchange, the longest outage in it, can have ended: what light and orbit explain is no delay.
+    pub fn derive(lifetime: Duration, exchange: Duration, travel: Duration) -> Self {
+        Self {
+            after: Some((lifetime / NOTICE_PART).max(exchange)),
+            again: None,
+            exchange,
+            travel,
+        }
+    }
+
+    /// When the sender of a mail that is accepted at `accepted` first hears of a delay: if he `wants` to, and when the time `by` that he
+    /// set is over on arrival.
+    pub fn first(&self, accepted: Timestamp, wants: bool, by: Option<Timestamp>) -> Option<Timestamp> {
+        let after = self.after.filter(|_| wants).map(|after| add(accepted, after));
+        let by = by.map(|by| self.leaves_by(by).max(accepted));
+        after.into_iter().chain(by).min()
+    }
+
+    /// When he hears of it next, after `now`.
+    pub fn next(&self, now: Timestamp, wants: bool, by: Option<Timestamp>) -> Option<Timestamp> {
+        let again = self.again.filter(|_| wants).map(|again| add(now, again));
+        let by = by.map(|by| self.leaves_by(by)).filter(|by| *by > now);
+        again.into_iter().chain(by).min()
+    }
+
+    /// Until when a mail has to have left that is to be there at `by`.
+    pub fn leaves_by(&self, by: Timestamp) -> Timestamp {
+        sub(by, self.travel)
+    }
+
+    /// Whether a notice that was due at `due` comes so late that the program must have stood still: then mail that leaves now is no
+    /// longer late in the sense of the notice.
+    pub fn is_stale(&self, due: Timestamp, now: Timestamp) -> bool {
+        let slack = self.after.unwrap_or_default() / SLACK_PART;
+        until(due, now) > slack.max(SLACK_MIN)
+    }
+
+    /// When a stale notice is looked at again: once an exchange has had the time to end, and then spread over as long as notices take
+    /// to come, so that they do not come at once. `draw` is any number, different for each mail.
+    pub fn postponed(&self, now: Timestamp, draw: u32) -> Timestamp {
+        let span = self.after.unwrap_or(self.exchange);
+        let share = span.as_secs_f64() * (f64::from(draw) / f64::from(u32::MAX));
+        let share = Duration::try_from_secs_f64(share).unwrap_or(span);
+        add(add(now, self.exchange), share)
     }
 }
 
@@ -169,18 +227,62 @@ mod tests {
     }
 
     #[test]
-    fn a_delay_is_told_in_time() {
-        let policy = Policy::derive(seconds(8), seconds(0));
-        let notice = |lifetime| {
-            until(
-                start(),
-                policy.delay_notice(start(), add(start(), seconds(lifetime))),
-            )
-            .as_secs()
+    fn a_delay_is_told_when_the_path_does_not_explain_it() {
+        let cases = [
+            ("loopback", 0, 0, 4 * HOUR + 20),
+            ("Moon", 2, 0, 4 * HOUR + 24),
+            ("Moon, no contact for a day", 2, DAY, 2 * DAY + 72),
+            ("Mars, far", 22 * MINUTE, 0, 4 * HOUR + 44 * MINUTE + 20),
+            (
+                "Mars, conjunction",
+                22 * MINUTE,
+                14 * DAY,
+                28 * DAY + 132 * MINUTE + 60,
+            ),
+        ];
+        for (name, owlt, outage, wanted) in cases {
+            let policy = Policy::derive(seconds(owlt), seconds(outage));
+            let notices = Notices::derive(policy.lifetime, policy.reply, seconds(owlt));
+            let first = notices.first(start(), true, None).unwrap();
+            assert_eq!(until(start(), first).as_secs(), wanted, "{name}");
+            assert_eq!(notices.first(start(), false, None), None);
+            assert_eq!(notices.next(first, true, None), None, "{name}: once");
+        }
+    }
+
+    #[test]
+    fn a_time_that_the_sender_set_is_told_of() {
+        let notices = Notices {
+            again: Some(seconds(HOUR)),
+            ..Notices::derive(seconds(5 * DAY), seconds(HOUR), seconds(600))
         };
-        assert_eq!(notice(5 * DAY), 4 * HOUR);
-        assert_eq!(notice(HOUR), 120);
-        assert_eq!(notice(50), 50);
+        let by = |after| Some(add(start(), seconds(after)));
+        let passed = |at: Option<Timestamp>| at.map(|at| until(start(), at).as_secs());
+        // It has to have left ten minutes before.
+        assert_eq!(passed(notices.first(start(), true, by(3600))), Some(3000));
+        assert_eq!(passed(notices.first(start(), false, by(3600))), Some(3000));
+        assert_eq!(passed(notices.first(start(), true, by(60))), Some(0));
+        assert_eq!(passed(notices.first(start(), true, by(5 * DAY))), Some(4 * HOUR));
+        let now = add(start(), seconds(4 * HOUR));
+        assert_eq!(passed(notices.next(now, false, by(5 * DAY))), Some(5 * DAY - 600));
+        assert_eq!(passed(notices.next(now, true, by(5 * DAY))), Some(5 * HOUR));
+        assert_eq!(passed(notices.next(now, true, by(60))), Some(5 * HOUR));
+        assert_eq!(passed(notices.next(now, false, by(60))), None);
+    }
+
+    #[test]
+    fn stale_notices_are_spread() {
+        let notices = Notices::derive(seconds(5 * DAY), seconds(HOUR), seconds(600));
+        let now = add(start(), seconds(DAY));
+        assert!(!notices.is_stale(now, now));
+        assert!(!notices.is_stale(now, start()));
+        assert!(!notices.is_stale(add(start(), seconds(DAY - 1700)), now));
+        assert!(notices.is_stale(start(), now));
+        let spread = |draw| until(now, notices.postponed(now, draw)).as_secs();
+        assert_eq!(
+            [0, u32::MAX / 2, u32::MAX].map(spread),
+            [HOUR, 3 * HOUR - 1, 5 * HOUR]
+        );
     }
 
     proptest! {
@@ -192,7 +294,9 @@ mod tests {
             prop_assert!(policy.wait(attempts.saturating_add(1)) >= wait);
             let expires = policy.expires(start());
             prop_assert!(policy.next(attempts, start(), expires).is_some_and(|next| next <= expires));
-            prop_assert!(policy.delay_notice(start(), expires) <= expires);
+            let notices = Notices::derive(policy.lifetime, policy.reply, seconds(owlt));
+            prop_assert!(notices.first(start(), true, Some(expires)).is_some());
+            prop_assert!(notices.postponed(start(), attempts) >= start());
             prop_assert!(policy.reply >= seconds(owlt));
         }
     }

@@ -94,6 +94,14 @@ pub trait Store: Send + Sync + 'static {
         settlements: Vec<Settlement>,
         notifications: Vec<NewMessage>,
     ) -> Result<(), StoreError>;
+    /// Messages with recipients whose [`NewRecipient::notice`] is over at `now` and that still wait: those of about `limit` messages, the
+    /// latest first.
+    async fn late(&self, now: Timestamp, limit: usize) -> Result<Late, StoreError>;
+    /// When the next notice is due, `None` when there is none.
+    async fn next_notice(&self) -> Result<Option<Timestamp>, StoreError>;
+    /// Stores a notice together with the times of the next ones, in one transaction. `false`, and nothing is stored, when it has a
+    /// message and one of its recipients is done by now.
+    async fn notice(&self, notice: Notice) -> Result<bool, StoreError>;
     /// The open exchange with this id and its message, for a late reply.
     async fn find_exchange(&self, id: Ulid) -> Result<Option<(Ulid, OpenExchange)>, StoreError>;
     /// At start: what this owner had leased is queued again at once (`interrupted`); what awaits stays awaiting.

@@ -31,6 +31,7 @@ fn message(id: Ulid, now: Timestamp) -> NewMessage {
             destination: "moon.example".to_owned(),
             due: now,
             expires: add(now, Duration::from_secs(1000)),
+            notice: None,
         }],
         body: NewBody::Inline(Bytes::from(id.to_string().repeat(200))),
         facts: BodyFacts::default(),

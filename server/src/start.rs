@@ -127,6 +127,7 @@ impl Server {
             config.retention,
             stop.clone(),
         ));
+        tasks.spawn(onward::delays(&config, &store, &clock).run(stop.clone()));
         tracing::info!(%https, name = config.name, "the gateway listens");
         Ok(Self {
             https,

@@ -30,6 +30,8 @@ pub struct Settings {
     pub maildirs: Vec<(String, PathBuf)>,
     /// More lines for master.cf.
     pub services: String,
+    /// More lines for main.cf.
+    pub main: String,
 }
 
 impl Settings {
@@ -78,7 +80,7 @@ impl Postfix {
             .iter()
             .map(|(address, maildir)| format!("{address} {}/\n", maildir.display()));
         site.write(&file("maildirs"), maildirs.collect::<String>());
-        site.write(&file("main.cf"), main_cf(settings, &folder));
+        site.write(&file("main.cf"), main_cf(settings, &folder) + &settings.main);
         site.write(&file("master.cf"), master_cf(smtp) + &settings.services);
         for known in ["postfix-files", "dynamicmaps.cf"] {
             fs::copy(format!("/etc/postfix/{known}"), folder.join(known)).unwrap();

@@ -18,7 +18,12 @@ use std::{net::IpAddr, sync::Arc, time::Duration};
 use jiff::Timestamp;
 use lightpost_clock::{Clock, add};
 use lightpost_config::duration_text;
-use lightpost_mail::{EnhancedCode, Recipient, Sender, envelope::DeliverByMode, trace::Received};
+use lightpost_mail::{
+    EnhancedCode, Recipient, Sender,
+    dsn::{self, Action},
+    envelope::DeliverByMode,
+    trace::Received,
+};
 use lightpost_queue::{Enqueued, NewMessage, NewRecipient, Store, StoreError, Submission};
 use ulid::Ulid;
 
@@ -115,14 +120,19 @@ impl Acceptance {
         }
         let lifetime = match returned_after(sender) {
             Some(by) if by <= path.path.one_way_min => return Err(too_far(by, path.path.one_way_min)),
-            Some(by) => path.lifetime.min(by),
+            // What leaves later is not there in time.
+            Some(by) => path.lifetime.min(by.saturating_sub(path.path.one_way_min)),
             None => path.lifetime,
         };
+        let wants = dsn::wanted(sender, recipient, Action::Delayed);
         draft.taken.push(NewRecipient {
             recipient: recipient.clone(),
             destination,
             due: draft.at,
             expires: add(draft.at, lifetime),
+            notice: path
+                .notices(0)
+                .first(draft.at, wants, dsn::notice_by(sender, recipient, draft.at)),
         });
         Ok(())
     }

@@ -4,7 +4,8 @@ use std::{collections::BTreeMap, fmt, time::Duration};
 
 use http::HeaderValue;
 use lightpost_config::{Section, duration_text};
-use lightpost_queue::schedule::Policy;
+use lightpost_intake::notify::NoticeSettings;
+use lightpost_queue::schedule::{Notices, Policy};
 use lightpost_transport::Path;
 
 use super::{file, positive, span};
@@ -38,6 +39,8 @@ pub struct PathSettings {
     pub retry_longest: Duration,
     /// How long a reply is awaited, where the operator fixed it.
     pub reply_within: Option<Duration>,
+    /// When senders hear of late mail, where the operator fixed it.
+    pub notices: NoticeSettings,
     /// The bearer token for the gateways of this path.
     pub token: Option<Secret>,
 }
@@ -47,6 +50,12 @@ impl PathSettings {
     pub fn reply(&self, octets: u64) -> Duration {
         self.reply_within
             .unwrap_or_else(|| self.path.reply_within(octets))
+    }
+
+    /// When senders hear that a mail of `octets` is late.
+    pub fn notices(&self, octets: u64) -> Notices {
+        self.notices
+            .notices(self.lifetime, self.reply(octets), self.path.one_way_min)
     }
 
     /// The retry policy for an exchange of `octets`.
@@ -118,6 +127,7 @@ fn one(name: &str, section: &Section<'_>) -> Option<PathSettings> {
     let concurrency = positive(section, "concurrency", section.get_or("concurrency", 64));
     let batch = positive(section, "batch", section.get_or("batch", 64)).min(512);
     let token = token(section);
+    let notices = NoticeSettings::read(section, NoticeSettings::default());
     let settings = PathSettings {
         path: path?,
         lifetime,
@@ -127,6 +137,7 @@ fn one(name: &str, section: &Section<'_>) -> Option<PathSettings> {
         retry_first,
         retry_longest,
         reply_within,
+        notices,
         token,
     };
     check(section, &settings);

@@ -6,6 +6,7 @@ use std::{sync::Arc, time::Duration};
 
 use futures_util::{StreamExt, stream};
 use lightpost_clock::add;
+use lightpost_intake::Original;
 use lightpost_mail::Envelope;
 use lightpost_queue::{
     Claim, ClaimedMessage, ClaimedRecipient, Disposition, LOCAL, WaitReason, schedule::Policy,
@@ -15,7 +16,7 @@ use lightpost_smtp::send::{RecipientOutcome, Session, SmtpError, Target};
 use super::{
     LEASE, Shared,
     plan::{expired, retry},
-    settle::{Fate, Original},
+    settle::Fate,
 };
 
 /// Notifications that are claimed at once.

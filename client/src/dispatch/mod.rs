@@ -32,6 +32,7 @@ use std::{
 
 use jiff::Timestamp;
 use lightpost_clock::{Clock, add};
+use lightpost_intake::{Original, Reporter};
 use lightpost_queue::{LOCAL, Store};
 use lightpost_smtp::send::Target;
 use lightpost_transport::Transport;
@@ -43,7 +44,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::{
     gateway::Gateways,
-    settle::{Fate, Original, Settler, Verdict},
+    settle::{Fate, Settler, Verdict},
     worker::Ended,
 };
 use crate::{config::Config, discover::Discovery};
@@ -114,6 +115,7 @@ pub(crate) struct Parts {
     pub(crate) discovery: Arc<Discovery>,
     pub(crate) transport: Arc<dyn Transport>,
     pub(crate) local: Target,
+    pub(crate) reporter: Reporter,
     pub(crate) clock: Clock,
     pub(crate) stop: CancellationToken,
 }
@@ -123,7 +125,7 @@ pub(crate) async fn run(parts: Parts) {
     let (verdicts, received) = mpsc::channel(VERDICTS);
     let wake = Arc::new(Notify::new());
     let settler = Settler {
-        config: parts.config.clone(),
+        reporter: parts.reporter,
         store: parts.store.clone(),
         clock: parts.clock.clone(),
         wake: wake.clone(),

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use jiff::Timestamp;
 use lightpost_clock::add;
+use lightpost_intake::Original;
 use lightpost_mail::{Envelope, bsmtp, lines::BodyFacts};
 use lightpost_queue::{ClaimedMessage, ClaimedRecipient, Disposition, NewExchange, WaitReason};
 use lightpost_transport::{Exchange, Failure, Outcome, Reply};
@@ -19,7 +20,7 @@ use super::{
     object::{self, Ready},
     outcome::{Later, Meaning, RefusedRecipient, judge},
     plan::{Group, Other, authority, expired, retry},
-    settle::{Fate, Original},
+    settle::Fate,
 };
 use crate::config::{Encoding, PathSettings};
 
@@ -131,8 +132,14 @@ impl Shared {
     /// Makes the exchange of a job; settles its recipients where that is not possible.
     pub(crate) async fn prepare(&self, job: Job) -> Option<Leaving> {
         let settings = self.config.paths.get(&job.group.path)?;
-        let envelope = job.envelope();
+        let now = self.clock.now();
         let repeats = job.group.repeats.as_ref();
+        let id = repeats.map_or_else(|| crate::ids::new(now), |open| open.id);
+        let mut envelope = job.envelope();
+        if let Some(by) = &mut envelope.sender.parameters.deliver_by {
+            // From the begin of the exchange, which its id tells the gateway: the object is the same whenever it is repeated.
+            *by = by.counted_from(crate::ids::time(id), by.deadline(job.original.accepted));
+        }
         // A repeat is the same object to the octet, even where the agent was given another name since.
         let name = repeats
             .map(|open| open.name.clone())
@@ -161,12 +168,6 @@ impl Shared {
                 return None;
             }
         };
-        let now = self.clock.now();
-        let id = job
-            .group
-            .repeats
-            .as_ref()
-            .map_or_else(|| crate::ids::new(now), |open| open.id);
         let exchange = Exchange {
             id,
             gateway: job.group.url.clone(),

@@ -5,6 +5,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use futures_util::{FutureExt, StreamExt, future::select_all, stream};
 use jiff::Timestamp;
 use lightpost_clock::{add, until};
+use lightpost_intake::Original;
 use lightpost_queue::{Claim, ClaimedMessage, Status};
 use tokio::sync::OwnedSemaphorePermit;
 use ulid::Ulid;
@@ -15,7 +16,6 @@ use super::{
     gateway::{Admission, Gateway, Probe, SEARCHES},
     plan::{Group, Known, crowded, hops_for},
     send::{Job, Leaving},
-    settle::Original,
 };
 use crate::{
     config::PathSettings,

@@ -106,6 +106,7 @@ const EXTENSIONS: &[&str] = &[
     "DSN",
     "SMTPUTF8",
     "MT-PRIORITY",
+    "DELIVERBY",
     "ENHANCEDSTATUSCODES",
 ];
 

@@ -36,6 +36,7 @@ impl World {
                 destination: "moon.example".into(),
                 due: now,
                 expires: lightpost_clock::add(now, std::time::Duration::from_secs(3600)),
+                notice: None,
             }],
             body: NewBody::Inline("x\r\n".into()),
             facts: BodyFacts {

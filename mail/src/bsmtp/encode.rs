@@ -12,11 +12,10 @@ use crate::{
 const NAMELESS: &str = "localhost";
 
 /// The parameters of MAIL that an object carries: those of the envelope, with `SIZE` set and `BODY` and `SMTPUTF8` added where
-/// the body or the addresses need them, and without `BY`: the object is frozen while its time runs.
+/// the body or the addresses need them. The time of `BY` is the caller's business: in an object it counts from the begin of the exchange.
 pub fn parameters(envelope: &Envelope, facts: &BodyFacts) -> MailParameters {
     let mut parameters = envelope.sender.parameters.clone();
     parameters.size = Some(facts.size);
-    parameters.deliver_by = None;
     if facts.eight_bit {
         parameters.body = Some(Body::EightBitMime);
     }
@@ -62,6 +61,7 @@ pub fn required_extensions(envelope: &Envelope, facts: &BodyFacts) -> String {
         ("DSN", envelope.uses_dsn()),
         ("SMTPUTF8", parameters.smtputf8),
         ("MT-PRIORITY", parameters.mt_priority.is_some()),
+        ("DELIVERBY", parameters.deliver_by.is_some()),
     ]
     .into_iter()
     .filter_map(|(keyword, used)| used.then_some(keyword))

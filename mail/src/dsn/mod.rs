@@ -12,7 +12,10 @@ use std::fmt::Write;
 
 use jiff::Timestamp;
 
-use crate::{Address, EnhancedCode, Recipient, Sender, date, envelope::Notify};
+use crate::{
+    Address, EnhancedCode, Recipient, Sender, date,
+    envelope::{DeliverByMode, Notify},
+};
 
 /// What happened to a recipient.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,6 +26,8 @@ pub enum Action {
     Delayed,
     /// Handed to a system that does not send notifications.
     Relayed,
+    /// In the mailbox, as far as its keeper tells.
+    Delivered,
 }
 
 /// One recipient's part of a notification.
@@ -36,8 +41,10 @@ pub struct RecipientStatus {
     pub status: EnhancedCode,
     /// Who said so, when a remote server did.
     pub remote_mta: Option<String>,
-    /// What it said: one line, free text.
+    /// What it said, or what is known here: one line, free text.
     pub diagnostic: String,
+    /// Whether `diagnostic` is a reply of SMTP or LMTP.
+    pub smtp: bool,
     /// When it was last tried.
     pub last_attempt: Option<Timestamp>,
     /// Until when it will be tried (delayed only).
@@ -69,18 +76,45 @@ pub struct Notification<'a> {
 
 /// Whether the sender wants to hear of `action` for this recipient (RFC 3461 sections 4.1 and 5.2). Never for a null reverse-path.
 ///
-/// Without NOTIFY that is failures and delays. `SUCCESS` is what asks for [`Action::Relayed`].
+/// Without NOTIFY that is failures and delays. `SUCCESS` is what asks for [`Action::Relayed`] and [`Action::Delivered`]; the trace
+/// modifier of `BY=` (RFC 2852) asks for [`Action::Relayed`], too.
 pub fn wanted(original: &Sender, recipient: &Recipient, action: Action) -> bool {
     if original.path.is_null() {
         return false;
     }
     match (recipient.parameters.notify, action) {
         (None, Action::Failed | Action::Delayed) => true,
-        (None, Action::Relayed) | (Some(Notify::Never), _) => false,
+        (Some(Notify::Never), _) => false,
+        (_, Action::Relayed) if original.parameters.deliver_by.is_some_and(|by| by.trace) => true,
+        (None, Action::Relayed | Action::Delivered) => false,
         (Some(Notify::On { failure, .. }), Action::Failed) => failure,
         (Some(Notify::On { delay, .. }), Action::Delayed) => delay,
-        (Some(Notify::On { success, .. }), Action::Relayed) => success,
+        (Some(Notify::On { success, .. }), Action::Relayed | Action::Delivered) => success,
     }
+}
+
+/// When the sender has to hear that the mail is late although NOTIFY may not ask for it: the time of by-mode N (RFC 2852), for a mail
+/// that was accepted at `arrival`. NOTIFY=NEVER and a null reverse-path forbid it.
+pub fn notice_by(original: &Sender, recipient: &Recipient, arrival: Timestamp) -> Option<Timestamp> {
+    let by = original.parameters.deliver_by?;
+    let silent = original.path.is_null() || recipient.parameters.notify == Some(Notify::Never);
+    (by.mode == DeliverByMode::Notify && !silent).then(|| by.deadline(arrival))
+}
+
+/// When the mail has to be returned (by-mode R of RFC 2852), if its sender has said so and it was accepted at `arrival`.
+pub fn return_by(original: &Sender, arrival: Timestamp) -> Option<Timestamp> {
+    let by = original.parameters.deliver_by?;
+    (by.mode == DeliverByMode::Return).then(|| by.deadline(arrival))
+}
+
+/// The status of a recipient whose time is over at `now`: 5.4.7 where its sender set that time, 4.4.7 where it was tried as long as
+/// mail is (RFC 3463: delivery time expired).
+pub fn expired(original: &Sender, arrival: Timestamp, now: Timestamp) -> EnhancedCode {
+    let class = match return_by(original, arrival) {
+        Some(by) if by <= now => 5,
+        _ => 4,
+    };
+    EnhancedCode::new(class, 4, 7)
 }
 
 /// Writes the notification: a canonical message for the null reverse-path towards `original`'s reverse-path.

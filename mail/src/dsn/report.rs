@@ -17,6 +17,11 @@ pub(super) fn report(notification: &Notification<'_>, international: bool) -> St
         field(&mut out, "Original-Envelope-Id", &one_line(envid, international));
     }
     field(&mut out, "Arrival-Date", &date::rfc5322(notification.arrival));
+    if let Some(by) = notification.original.parameters.deliver_by {
+        // RFC 2852 section 5.
+        let until = by.deadline(notification.arrival);
+        field(&mut out, "Deliver-By-Date", &date::rfc5322(until));
+    }
     for status in notification.recipients {
         out.push_str("\r\n");
         recipient(&mut out, status, international);
@@ -43,12 +48,7 @@ fn recipient(out: &mut String, status: &RecipientStatus, international: bool) {
     }
     let diagnostic = one_line(&status.diagnostic, international);
     if !diagnostic.is_empty() {
-        // What a remote server said is SMTP; what this program found out itself is not.
-        let kind = if status.remote_mta.is_some() {
-            "smtp"
-        } else {
-            "x-lightpost"
-        };
+        let kind = if status.smtp { "smtp" } else { "x-lightpost" };
         field(out, "Diagnostic-Code", &format!("{kind}; {diagnostic}"));
     }
     if let Some(at) = status.last_attempt {
@@ -64,6 +64,7 @@ const fn action(action: Action) -> &'static str {
         Action::Failed => "failed",
         Action::Delayed => "delayed",
         Action::Relayed => "relayed",
+        Action::Delivered => "delivered",
     }
 }
 
@@ -73,7 +74,7 @@ pub(super) fn code(status: &RecipientStatus) -> EnhancedCode {
         Action::Failed if status.status.class == 4 => 4,
         Action::Failed => 5,
         Action::Delayed => 4,
-        Action::Relayed => 2,
+        Action::Relayed | Action::Delivered => 2,
     };
     EnhancedCode {
         class,

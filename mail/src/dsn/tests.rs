@@ -14,6 +14,7 @@ fn status(recipient: &str, action: Action, code: &str, diagnostic: &str) -> Reci
         status: code.parse().unwrap(),
         remote_mta: None,
         diagnostic: diagnostic.to_owned(),
+        smtp: false,
         last_attempt: Some(time("2026-11-22T05:00:00Z")),
         retry_until: Some(time("2026-11-25T05:00:00Z")),
     }
@@ -50,6 +51,7 @@ fn a_failure_with_headers() {
         "550 5.1.1 <user@moon.example>: Recipient address rejected:\r\n User unknown in local recipient table",
     );
     refused.remote_mta = Some("mail.moon.example".into());
+    refused.smtp = true;
     let expired = status(
         "<late@moon.example>",
         Action::Failed,
@@ -90,12 +92,128 @@ fn relayed_to_an_international_address() {
         "250 angenommen für jörg",
     );
     relayed.remote_mta = Some("mail.moon.example".into());
+    relayed.smtp = true;
     insta::assert_snapshot!(written(
         "<ann@earth.example> SMTPUTF8",
         &[relayed],
         "Subject: grüße\r\n\r\nbody\r\n".as_bytes(),
         false,
     ));
+}
+
+#[test]
+fn expired_on_the_way_and_by_the_time_that_its_sender_set() {
+    let mut unanswered = status(
+        "<user@moon.example>",
+        Action::Failed,
+        "5.4.7",
+        "could not be delivered within its lifetime, after 2 attempts; last: no reply came in 3h",
+    );
+    unanswered.remote_mta = Some("gw1.moon.example".into());
+    let late = status(
+        "<late@moon.example> NOTIFY=FAILURE ORCPT=rfc822;late@moon.example",
+        Action::Failed,
+        "5.4.7",
+        "could not be sent within its lifetime",
+    );
+    insta::assert_snapshot!(written(
+        "<ann@earth.example> BY=3600;R",
+        &[unanswered, late],
+        b"Subject: hello\r\n\r\nThe body comes back.\r\n",
+        true,
+    ));
+}
+
+#[test]
+fn delivered_to_a_mailbox() {
+    let mut delivered = status(
+        "<user@moon.example> NOTIFY=SUCCESS ORCPT=rfc822;user@moon.example",
+        Action::Delivered,
+        "2.0.0",
+        "250 2.0.0 <user@moon.example> saved",
+    );
+    delivered.remote_mta = Some("mail.moon.example".into());
+    delivered.smtp = true;
+    insta::assert_snapshot!(written(
+        "<ann@earth.example> ENVID=7 RET=HDRS",
+        &[delivered],
+        b"Subject: hello\r\n\r\nbody\r\n",
+        false,
+    ));
+}
+
+#[test]
+fn relayed_to_a_system_without_dsn() {
+    let mut relayed = status(
+        "<user@moon.example> NOTIFY=SUCCESS,FAILURE",
+        Action::Relayed,
+        "2.0.0",
+        "202: on disk at the gateway",
+    );
+    relayed.remote_mta = Some("gw1.moon.example".into());
+    insta::assert_snapshot!(written(
+        "<ann@earth.example>",
+        &[relayed],
+        b"Subject: hello\r\n\r\nbody\r\n",
+        false,
+    ));
+}
+
+#[test]
+fn a_failure_and_a_delay_of_international_addresses() {
+    let mut failed = status(
+        "<jörg@mönd.example> ORCPT=utf-8;jörg@mönd.example",
+        Action::Failed,
+        "5.1.1",
+        "550 5.1.1 <jörg@mönd.example>: unbekannt",
+    );
+    failed.remote_mta = Some("mail.moon.example".into());
+    failed.smtp = true;
+    let delayed = status(
+        "<b@mönd.example>",
+        Action::Delayed,
+        "4.4.1",
+        "it could not leave yet",
+    );
+    insta::assert_snapshot!(written(
+        "<añn@earth.example> SMTPUTF8",
+        &[failed, delayed],
+        "Subject: grüße\r\n\r\nKörper\r\n".as_bytes(),
+        true,
+    ));
+}
+
+#[test]
+fn times_to_deliver_by() {
+    let at = |text: &str| time(text);
+    let accepted = at("2030-01-01T00:00:00Z");
+    let (return_it, notify) = (
+        "<a@b> BY=60;R".parse().unwrap(),
+        "<a@b> BY=60;NT".parse().unwrap(),
+    );
+    let recipient: Recipient = "<c@d> NOTIFY=FAILURE".parse().unwrap();
+    let over = at("2030-01-01T00:01:00Z");
+    assert_eq!(return_by(&return_it, accepted), Some(over));
+    assert_eq!(return_by(&notify, accepted), None);
+    assert_eq!(notice_by(&notify, &recipient, accepted), Some(over));
+    assert_eq!(notice_by(&return_it, &recipient, accepted), None);
+    assert_eq!(
+        notice_by(&notify, &"<c@d> NOTIFY=NEVER".parse().unwrap(), accepted),
+        None
+    );
+    assert_eq!(expired(&return_it, accepted, over).to_string(), "5.4.7");
+    assert_eq!(expired(&return_it, accepted, accepted).to_string(), "4.4.7");
+    assert_eq!(expired(&notify, accepted, over).to_string(), "4.4.7");
+    // Every relay is reported where the sender wants the trace, delivery is not.
+    assert!(wanted(&notify, &recipient, Action::Relayed) && !wanted(&notify, &recipient, Action::Delivered));
+    let by = notify.parameters.deliver_by.unwrap();
+    let later = at("2030-01-01T00:00:10.5Z");
+    assert_eq!(by.counted_from(later, by.deadline(accepted)).seconds, 49);
+    // With mode R nothing below a second can be said.
+    let back = return_it.parameters.deliver_by.unwrap();
+    assert_eq!(back.counted_from(over, accepted).to_string(), "1;R");
+    let long_ago = at("1970-01-01T00:00:00Z");
+    assert_eq!(by.counted_from(long_ago, over).seconds, 999_999_999);
 }
 
 #[test]
@@ -200,7 +318,7 @@ fn the_postmaster_hears_of_nothing_else() {
 
 #[test]
 fn notify_decides() {
-    use Action::{Delayed, Failed, Relayed};
+    use Action::{Delayed, Delivered, Failed, Relayed};
     for (sender, recipient, expected) in [
         ("<a@b>", "<c@d>", [true, true, false]),
         ("<a@b>", "<c@d> NOTIFY=NEVER", [false, false, false]),
@@ -212,6 +330,7 @@ fn notify_decides() {
     ] {
         let (sender, recipient) = (sender.parse().unwrap(), recipient.parse().unwrap());
         let got = [Failed, Delayed, Relayed].map(|action| wanted(&sender, &recipient, action));
+        assert_eq!(wanted(&sender, &recipient, Delivered), got[2]);
         assert_eq!(got, expected, "{sender} {recipient}");
     }
 }

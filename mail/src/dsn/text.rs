@@ -12,6 +12,10 @@ const WIDTH: usize = 76;
 const FOR_POSTMASTER: &str = "Such mail, mostly a notification itself, has nobody who could be told what became of it. You \
                               get this report as the postmaster of this host; it is the last one about that mail.";
 
+/// Behind a delay that nobody asked to hear of.
+const OTHERS: &str = "Other mails of yours to the same place may be waiting, too. You are not told of each of them, unless you \
+                      asked for it.";
+
 /// What the notification is about, in a few words.
 pub(super) fn subject(notification: &Notification<'_>) -> &'static str {
     let recipients = notification.recipients;
@@ -21,8 +25,10 @@ pub(super) fn subject(notification: &Notification<'_>) -> &'static str {
         "Undelivered mail returned to sender"
     } else if any(recipients, Action::Delayed) {
         "Delayed mail (still being retried)"
-    } else {
+    } else if any(recipients, Action::Relayed) {
         "Mail passed on"
+    } else {
+        "Mail delivered"
     }
 }
 
@@ -71,6 +77,10 @@ pub(super) fn text(notification: &Notification<'_>, international: bool) -> Stri
             "Your mail has been passed on for the following recipients to a system that does not report on delivery. \
              You will hear no more of it unless it fails later.",
         ),
+        (
+            Action::Delivered,
+            "Your mail has been delivered to the following recipients.",
+        ),
     ] {
         if !any(notification.recipients, action) {
             continue;
@@ -86,7 +96,16 @@ pub(super) fn text(notification: &Notification<'_>, international: bool) -> Stri
             recipient(&mut out, status, international);
         }
     }
+    if notification.recipients.iter().any(is_courtesy) {
+        out.push_str("\r\n");
+        wrap(&mut out, "", OTHERS);
+    }
     out
+}
+
+/// Whether it tells of a delay that nobody asked to hear of.
+fn is_courtesy(status: &RecipientStatus) -> bool {
+    status.action == Action::Delayed && status.recipient.parameters.notify.is_none()
 }
 
 fn recipient(out: &mut String, status: &RecipientStatus, international: bool) {
@@ -94,7 +113,8 @@ fn recipient(out: &mut String, status: &RecipientStatus, international: bool) {
     let _ = write!(out, "<{}>\r\n", status.recipient.address);
     let diagnostic = one_line(&status.diagnostic, international);
     let said = match &status.remote_mta {
-        Some(remote) => format!("Host {} said: {diagnostic}", one_line(remote, false)),
+        Some(remote) if status.smtp => format!("Host {} said: {diagnostic}", one_line(remote, false)),
+        Some(remote) => format!("{diagnostic} (host {})", one_line(remote, false)),
         None => diagnostic,
     };
     wrap(out, "    ", &format!("{said} (status {})", code(status)));

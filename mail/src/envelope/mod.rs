@@ -16,6 +16,8 @@ mod xtext;
 
 use std::fmt;
 
+use jiff::{SignedDuration, Timestamp};
+
 pub use error::ArgumentError;
 pub(crate) use error::shown;
 
@@ -128,6 +130,31 @@ pub struct Envelope {
     pub sender: Sender,
     /// `RCPT TO:`, in order.
     pub recipients: Vec<Recipient>,
+}
+
+impl DeliverBy {
+    /// When the time is over for a mail whose command was received at `from`.
+    pub fn deadline(self, from: Timestamp) -> Timestamp {
+        let time = SignedDuration::from_secs(i64::from(self.seconds));
+        // Nine digits are 32 years: out of range for clocks that are wrong beyond repair only.
+        from.checked_add(time).unwrap_or(from)
+    }
+
+    /// The same time over at `deadline`, counted from `from`: whole seconds, rounded down, within what the parameter can say (nine
+    /// digits; with mode R at least one second, so ask for an end that is past before).
+    pub fn counted_from(self, from: Timestamp, deadline: Timestamp) -> Self {
+        const MOST: i64 = 999_999_999;
+        let left = deadline.as_millisecond().saturating_sub(from.as_millisecond());
+        let least = match self.mode {
+            DeliverByMode::Return => 1,
+            DeliverByMode::Notify => -MOST,
+        };
+        let seconds = left.div_euclid(1000).clamp(least, MOST);
+        Self {
+            seconds: i32::try_from(seconds).unwrap_or_default(),
+            ..self
+        }
+    }
 }
 
 impl Envelope {

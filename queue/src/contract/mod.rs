@@ -2,6 +2,7 @@
 
 mod claims;
 mod intake;
+mod notices;
 mod operations;
 mod outcomes;
 
@@ -18,7 +19,7 @@ use crate::{
     RecipientId, RequestKey, Settlement, Store, StoredReply, Subject, Submission,
 };
 
-pub(crate) use self::{claims::*, intake::*, operations::*, outcomes::*};
+pub(crate) use self::{claims::*, intake::*, notices::*, operations::*, outcomes::*};
 
 pub(crate) type Shared = Arc<dyn Store>;
 
@@ -40,6 +41,7 @@ pub(crate) fn recipient(local: &str, domain: &str) -> NewRecipient {
         destination: domain.to_owned(),
         due: at(0),
         expires: at(1_000_000),
+        notice: None,
     }
 }
 

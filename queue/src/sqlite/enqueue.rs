@@ -27,8 +27,8 @@ const MESSAGE: Table = Table {
     suffix: "",
 };
 const RECIPIENT: Table = Table {
-    into: "recipient (id, message, argument, destination, rank, status, due, expires, attempts, reason, detail)",
-    columns: 11,
+    into: "recipient (id, message, argument, destination, rank, status, due, expires, notice, attempts, reason, detail)",
+    columns: 12,
     suffix: "",
 };
 const CHUNKS: Table = Table {
@@ -392,6 +392,7 @@ fn bind_recipient(
         .add(rows::status_number(status))
         .add((!held).then(|| rows::millis(recipient.due)))
         .add(rows::millis(recipient.expires))
+        .add(recipient.notice.map(rows::millis))
         .add(0_i64)
         .add((!held).then_some("new"))
         .add(message.hold.as_deref().map(rows::line));

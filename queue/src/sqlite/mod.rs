@@ -2,13 +2,14 @@
 //!
 //! - [`open`]: the file, its schema, the connections
 //! - [`writer`]: commands in batches, one transaction each; [`tx`] is that transaction
-//! - [`enqueue`], [`claim`], [`settle`], [`operate`]: what the commands do
+//! - [`enqueue`], [`claim`], [`settle`], [`mod@notice`], [`operate`]: what the commands do
 //! - [`read`], [`view`]: the way out
 
 mod claim;
 mod enqueue;
 mod error;
 mod insert;
+mod notice;
 mod open;
 mod operate;
 mod read;
@@ -40,8 +41,8 @@ use self::{
     writer::{Command, Job, Outcome, Writer},
 };
 use crate::{
-    BodyId, Claim, ClaimedMessage, DueDestination, Enqueued, Filter, MessageView, NewBody, NewExchange,
-    NewMessage, OpenExchange, Operation, Settlement, Store, StoreError, Submission, Totals,
+    BodyId, Claim, ClaimedMessage, DueDestination, Enqueued, Filter, Late, MessageView, NewBody, NewExchange,
+    NewMessage, Notice, OpenExchange, Operation, Settlement, Store, StoreError, Submission, Totals,
 };
 
 /// Commands that may wait for the writer.
@@ -160,6 +161,10 @@ fn octets(command: &Command) -> usize {
         Command::Append(_, data) => data.len(),
         Command::Enqueue(submission) => inline(&submission.messages),
         Command::Settle(_, notifications) => inline(notifications),
+        Command::Notice(notice) => notice
+            .message
+            .as_ref()
+            .map_or(0, |message| inline(std::slice::from_ref(message))),
         _ => 0,
     }
 }
@@ -236,6 +241,25 @@ impl Store for SqliteStore {
         notifications: Vec<NewMessage>,
     ) -> Result<(), StoreError> {
         self.order(Command::Settle(settlements, notifications)).await
+    }
+
+    async fn late(&self, now: Timestamp, limit: usize) -> Result<Late, StoreError> {
+        self.readers
+            .with(async |connection| notice::late(connection, rows::millis(now), limit).await)
+            .await
+    }
+
+    async fn next_notice(&self) -> Result<Option<Timestamp>, StoreError> {
+        self.readers
+            .with(async |connection| notice::next(connection).await)
+            .await
+    }
+
+    async fn notice(&self, notice: Notice) -> Result<bool, StoreError> {
+        match self.ask(Command::Notice(notice)).await? {
+            Outcome::Stored(stored) => Ok(stored),
+            _ => Err(self.unexpected()),
+        }
     }
 
     async fn find_exchange(&self, id: Ulid) -> Result<Option<(Ulid, OpenExchange)>, StoreError> {

@@ -64,6 +64,8 @@ contract! {
     a_closed_exchange_is_not_repeated
     a_late_reply_after_failover_still_counts
     notifications_are_stored_with_their_cause
+    what_is_late_is_told_once
+    what_is_done_is_not_late
     operations_fit_some_statuses
     changes_wake_the_dispatcher
     listings_filter_and_go_on

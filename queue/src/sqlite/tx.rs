@@ -95,7 +95,7 @@ pub(super) const LOAD: &str = "SELECT r.id, r.message, r.status, r.due, r.attemp
 
 const STORE: &str = "UPDATE recipient SET status = j.value ->> 1, due = j.value ->> 2, attempts = j.value ->> 3, \
     reason = j.value ->> 4, owner = j.value ->> 5, exchange = unhex(j.value ->> 6), remote = j.value ->> 7, \
-    detail = j.value ->> 8 FROM json_each(?) AS j WHERE recipient.id = j.value ->> 0";
+    detail = j.value ->> 8, notice = iif(j.value ->> 1 < 4, notice, NULL) FROM json_each(?) AS j WHERE recipient.id = j.value ->> 0";
 
 const FINISH: &str = "UPDATE message SET done = j.value ->> 1 FROM json_each(?) AS j \
     WHERE message.seq = j.value ->> 0 AND message.done IS NULL \

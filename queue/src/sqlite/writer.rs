@@ -18,10 +18,12 @@ use sqlx::{Connection, SqliteConnection};
 use tokio::sync::{Notify, OwnedSemaphorePermit, mpsc, oneshot};
 
 use super::{
-    Refused, claim, enqueue, error, open, operate, room, settle,
+    Refused, claim, enqueue, error, notice, open, operate, room, settle,
     tx::{Committed, Spool, Tx},
 };
-use crate::{BodyId, ClaimedMessage, Enqueued, NewExchange, NewMessage, Settlement, StoreError, Submission};
+use crate::{
+    BodyId, ClaimedMessage, Enqueued, NewExchange, NewMessage, Notice, Settlement, StoreError, Submission,
+};
 
 /// The most commands in one transaction.
 const BATCH: usize = 256;
@@ -43,6 +45,7 @@ pub(super) enum Command {
     Discard(BodyId),
     Enqueue(Submission),
     Settle(Vec<Settlement>, Vec<NewMessage>),
+    Notice(Notice),
     Begin(Vec<NewExchange>, Timestamp),
     Recover(String, Timestamp),
     Resume(Timestamp),
@@ -60,6 +63,7 @@ pub(super) enum Outcome {
     Enqueued(Enqueued),
     Claimed(Vec<ClaimedMessage>),
     Count(Option<u64>),
+    Stored(bool),
 }
 
 /// A command and who waits for its answer.
@@ -518,6 +522,11 @@ async fn run_single(tx: &mut Tx<'_>, batch: &[Job], slots: &mut Slots) -> Result
             Command::Operate(order) => Outcome::Count(operate::operate(tx, order).await?),
             Command::Claim(request) => Outcome::Claimed(claim::claim(tx, request).await?),
             Command::Purge(before, now) => Outcome::Count(Some(operate::purge(tx, *before, *now).await?)),
+            Command::Notice(notice) => {
+                let answer = notice::store(tx, notice).await?;
+                slots.fill(&[at], [answer.map(Outcome::Stored)]);
+                continue;
+            }
             Command::Check => {
                 tx.checks += 1;
                 Outcome::Done

@@ -80,6 +80,12 @@ pub struct Admin {
 }
 
 impl Config {
+    /// How long a notification may take to reach a sender: the light time and the longest outage of the longest path.
+    pub fn away(&self) -> Duration {
+        let away = |path: &lightpost_transport::Path| path.one_way_max.saturating_add(path.outage_max);
+        self.paths.iter().map(away).max().unwrap_or_default()
+    }
+
     /// Reads a configuration file.
     ///
     /// # Errors

@@ -3,8 +3,12 @@
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use lightpost_config::Section;
+use lightpost_intake::notify::NoticeSettings;
 use lightpost_mail::Address as MailAddress;
-use lightpost_queue::{LOCAL, schedule::Policy};
+use lightpost_queue::{
+    LOCAL,
+    schedule::{Notices, Policy},
+};
 use lightpost_smtp::send::{Address, Protocol, StartTls, Target};
 use lightpost_transport::tls::{self, TlsError};
 
@@ -28,6 +32,8 @@ pub struct Relay {
     pub reply_timeout: Duration,
     /// When a mail that it refused for now is tried again, and how long.
     pub policy: Policy,
+    /// When senders hear of late mail, where the operator fixed it.
+    pub notices: NoticeSettings,
     helo: String,
 }
 
@@ -54,6 +60,19 @@ impl Onward {
             .collect()
     }
 
+    /// The server that takes mail for a destination.
+    pub fn relay(&self, destination: &str) -> &Relay {
+        match self.choose(destination) {
+            0 => &self.local,
+            index => self
+                .others
+                .get(index - 1)
+                .map(|(_, relay)| relay)
+                .or(self.notify.as_ref())
+                .unwrap_or(&self.local),
+        }
+    }
+
     /// Which of [`Onward::relays`] takes mail for a destination: the longest match, else the local one.
     pub fn choose(&self, destination: &str) -> usize {
         if destination == LOCAL {
@@ -69,6 +88,12 @@ impl Onward {
 }
 
 impl Relay {
+    /// When senders hear of mail that waits for this server. They are `away`: as long as a notice may take to reach them. It would be
+    /// read too late if the mail waits for less.
+    pub fn notices(&self, away: Duration) -> Notices {
+        self.notices.notices(self.policy.lifetime, away, Duration::ZERO)
+    }
+
     /// The target for sessions.
     ///
     /// # Errors
@@ -159,6 +184,7 @@ fn relay(section: &Section<'_>, name: &str, local: Option<&Relay>) -> Option<Rel
     }
     let reply_timeout = span("reply_timeout", local.map(|local| local.reply_timeout), 300);
     let lifetime = span("lifetime", above.map(|policy| policy.lifetime), 5 * DAY.as_secs());
+    let notices = NoticeSettings::read(section, local.map(|local| local.notices).unwrap_or_default());
     let concurrency = section.get_or("concurrency", local.map_or(20, |local| local.concurrency));
     Some(Relay {
         protocol: protocol.unwrap_or(Protocol::Smtp),
@@ -166,6 +192,7 @@ fn relay(section: &Section<'_>, name: &str, local: Option<&Relay>) -> Option<Rel
         trust: readable(section, "trust"),
         concurrency: positive(section, "concurrency", concurrency),
         reply_timeout,
+        notices,
         policy: Policy {
             first,
             longest,

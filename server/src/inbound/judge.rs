@@ -3,7 +3,10 @@
 use jiff::Timestamp;
 use lightpost_clock::add;
 use lightpost_intake::{Transaction, transactions::is_loop};
-use lightpost_mail::{EnhancedCode, Envelope, Recipient, ReversePath, Sender};
+use lightpost_mail::{
+    EnhancedCode, Envelope, Recipient, ReversePath, Sender,
+    dsn::{self, Action},
+};
 use lightpost_queue::{NewBody, NewMessage, NewRecipient};
 use ulid::Ulid;
 
@@ -71,7 +74,13 @@ pub(super) fn judge(
         refusals: Vec::new(),
         unused: Vec::new(),
     };
-    for transaction in transactions {
+    let begun = begun(&heading.id, now);
+    for mut transaction in transactions {
+        let sender = &mut transaction.envelope.sender;
+        let return_by = dsn::return_by(sender, begun);
+        if let Some(by) = &mut sender.parameters.deliver_by {
+            *by = by.counted_from(now, by.deadline(begun));
+        }
         let mut judged = decide(&transaction, peer, &config.accept);
         let accepted: Vec<NewRecipient> = transaction
             .envelope
@@ -79,7 +88,9 @@ pub(super) fn judge(
             .into_iter()
             .zip(&judged.recipients)
             .filter(|(_, decision)| decision.refusal.is_none())
-            .map(|(recipient, _)| new_recipient(recipient, config, now))
+            .map(|(recipient, _)| {
+                new_recipient(recipient, &transaction.envelope.sender, return_by, config, now)
+            })
             .collect();
         match transaction.body {
             Some(body) if !accepted.is_empty() => {
@@ -104,6 +115,17 @@ pub(super) fn judge(
         verdicts.refusals.push(judged);
     }
     verdicts
+}
+
+/// When an exchange was begun: its id tells, where it is a ULID and our clocks agree on what is past. `BY=` in its object counts from
+/// then, not from its arrival a light time later.
+fn begun(id: &str, now: Timestamp) -> Timestamp {
+    let id = Ulid::from_string(id).ok();
+    let milliseconds = id.and_then(|id| i64::try_from(id.timestamp_ms()).ok());
+    milliseconds
+        .and_then(|milliseconds| Timestamp::from_millisecond(milliseconds).ok())
+        .filter(|begun| *begun <= now)
+        .unwrap_or(now)
 }
 
 fn decide(transaction: &Transaction, peer: &Peer, accept: &Accept) -> Judged {
@@ -144,21 +166,24 @@ fn decide(transaction: &Transaction, peer: &Peer, accept: &Accept) -> Judged {
     }
 }
 
-fn new_recipient(recipient: Recipient, config: &Config, now: Timestamp) -> NewRecipient {
+fn new_recipient(
+    recipient: Recipient,
+    sender: &Sender,
+    return_by: Option<Timestamp>,
+    config: &Config,
+    now: Timestamp,
+) -> NewRecipient {
     let destination = recipient.address.destination();
-    let relays = &config.onward;
-    let lifetime = match relays.choose(&destination) {
-        0 => relays.local.policy.lifetime,
-        index => relays
-            .others
-            .get(index - 1)
-            .map_or(relays.local.policy.lifetime, |(_, relay)| relay.policy.lifetime),
-    };
+    let relay = config.onward.relay(&destination);
+    let expires = add(now, relay.policy.lifetime);
+    let wants = dsn::wanted(sender, &recipient, Action::Delayed);
+    let by = dsn::notice_by(sender, &recipient, now);
     NewRecipient {
+        expires: return_by.map_or(expires, |by| by.min(expires)),
+        notice: relay.notices(config.away()).first(now, wants, by),
         recipient,
         destination,
         due: now,
-        expires: add(now, lifetime),
     }
 }
 

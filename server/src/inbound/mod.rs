@@ -44,6 +44,7 @@ const EXTENSIONS: &[&str] = &[
     "PIPELINING",
     "ENHANCEDSTATUSCODES",
     "MT-PRIORITY",
+    "DELIVERBY",
 ];
 /// Objects up to this size are read before the store is asked whether it knows them.
 const SMALL: u64 = 64 * 1024;

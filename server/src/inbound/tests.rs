@@ -125,6 +125,35 @@ fn object(sender: &str, recipients: &[&str], body: &str) -> String {
     format!("MAIL FROM:<{sender}>\r\n{recipients}DATA\r\n{body}\r\n.\r\n")
 }
 
+#[tokio::test]
+async fn the_time_to_deliver_by_counts_from_the_begin_of_the_exchange() {
+    let world = World::new().await;
+    let now = Clock::system().now();
+    let begun = |hours: u32, number| {
+        let begun = lightpost_clock::sub(now, Duration::from_secs(3600) * hours);
+        Ulid::from_parts(begun.as_millisecond() as u64, number).to_string()
+    };
+    // The sender gave it two hours, the light takes one or three.
+    for (key, by, left) in [
+        (begun(1, 1), "7200;R", 3600),
+        ("tells-no-time".replace('-', ""), "7200;R", 7200),
+        (begun(3, 1), "7200;R", -3600),
+        (begun(3, 2), "7200;N", 5 * 86_400),
+    ] {
+        let object = small().replace("@earth.example>\r\n", &format!("@earth.example> BY={by}\r\n"));
+        let media_type = "application/batch-SMTP; required-extensions=\"SIZE,DELIVERBY\"";
+        let quoted = format!("\"{key}\"");
+        let fields = [("content-type", media_type), ("idempotency-key", &quoted)];
+        let answered = world.send(request(object, &fields)).await;
+        assert_eq!(answered.status, StatusCode::ACCEPTED, "{answered:?}");
+        let messages = world.messages().await;
+        let of_key = |message: &&MessageView| message.origin_id.as_deref() == Some(&key);
+        let message = messages.iter().find(of_key).unwrap();
+        let got = message.recipients[0].expires.as_second() - message.accepted.as_second();
+        assert!((left - 60..=left).contains(&got), "{key} {by}: {got}");
+    }
+}
+
 fn small() -> String {
     object(
         "alice@earth.example",

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::{StreamExt, stream, stream::BoxStream};
-use lightpost_mail::Envelope;
+use lightpost_intake::Original;
+use lightpost_mail::{Envelope, dsn};
 use lightpost_queue::{BodyId, ClaimedMessage, ClaimedRecipient, Store};
 use lightpost_smtp::send::SmtpError;
 use tokio::sync::mpsc;
@@ -12,7 +13,6 @@ use tokio::sync::mpsc;
 use super::{
     Shared,
     line::Line,
-    notify,
     outcome::{self, Attempt},
     place::Place,
     settle::Outcome,
@@ -46,11 +46,16 @@ pub(super) async fn run(shared: Arc<Shared>, job: Job, outcomes: mpsc::Sender<Ou
     };
     let now = shared.clock.now();
     let server = job.line.relay.address.to_string();
-    let (settlements, statuses) = outcome::conclude(&job, &attempt, &server, &shared.config.postmaster, now);
+    let (settlements, statuses) = outcome::conclude(&job, &attempt, &server, now);
+    let original = Original::from(&*job.message);
+    let statuses: Vec<_> = statuses
+        .into_iter()
+        .filter(|status| shared.reporter.tells(&original, status))
+        .collect();
     let notification = if statuses.is_empty() {
         None
     } else {
-        Some(notify::write(&shared, &job.message, statuses, now).await)
+        Some(shared.reporter.write(&original, &statuses, now).await)
     };
     let outcome = Outcome {
         place: job.place,
@@ -68,7 +73,12 @@ async fn attempt(shared: &Shared, job: &Job) -> Attempt {
         line,
         ..
     } = job;
-    if let Some(why) = line.is_down(shared.clock.now()) {
+    let now = shared.clock.now();
+    let wanted_back = dsn::return_by(&message.sender, message.accepted).is_some();
+    if wanted_back && recipients.iter().all(|recipient| recipient.expires <= now) {
+        return Attempt::Over;
+    }
+    if let Some(why) = line.is_down(now) {
         return Attempt::Unreachable(why);
     }
     let envelope = Envelope {

@@ -1,14 +1,13 @@
 //! From the inbox to the local MTA.
 //!
 //! [`mod@dispatch`] leases what is due and starts a delivery for each mail and server; [`deliver`] makes the attempt over a kept
-//! session; [`outcome`] turns what the server said into the next status, purely; [`notify`] writes the notification where
-//! one is due; [`mod@settle`] stores outcomes and notifications together, many in one transaction. The stored status is the
+//! session; [`outcome`] turns what the server said into the next status, purely, and what there is to tell of it into a
+//! notification; [`mod@settle`] stores outcomes and notifications together, many in one transaction. The stored status is the
 //! checkpoint: what a crash interrupts is leased, and queued again at the next start.
 
 mod deliver;
 mod dispatch;
 mod line;
-mod notify;
 mod outcome;
 mod place;
 mod settle;
@@ -24,7 +23,8 @@ use std::{
 
 use futures_util::FutureExt;
 use lightpost_clock::Clock;
-use lightpost_queue::{RecipientId, Store};
+use lightpost_intake::{Reporter, notify::delays::Delays};
+use lightpost_queue::{LOCAL, RecipientId, Store, schedule::Notices};
 use lightpost_transport::tls::TlsError;
 use tokio::{
     sync::{Notify, mpsc},
@@ -48,6 +48,7 @@ const AGAIN: Duration = Duration::from_secs(1);
 struct Shared {
     config: Arc<Config>,
     store: Arc<dyn Store>,
+    reporter: Reporter,
     clock: Clock,
     /// One for each of [`crate::config::Onward::relays`].
     lines: Vec<Arc<Line>>,
@@ -72,6 +73,37 @@ pub(crate) struct Onward {
     settler: JoinHandle<()>,
 }
 
+/// Who writes notifications here.
+pub(crate) fn reporter(config: &Config, store: &Arc<dyn Store>) -> Reporter {
+    let relays = &config.onward;
+    Reporter {
+        store: store.clone(),
+        name: config.name.clone(),
+        from: config.postmaster.clone(),
+        postmaster: config.postmaster.clone(),
+        lifetime: relays.relay(LOCAL).policy.lifetime,
+    }
+}
+
+/// Tells senders of mail that waits here for long.
+pub(crate) fn delays(
+    config: &Arc<Config>,
+    store: &Arc<dyn Store>,
+    clock: &Clock,
+) -> Delays<impl Fn(&str, u64) -> Option<Notices> + use<>> {
+    let away = config.away();
+    let relays = config.onward.relays();
+    let shortest = relays.iter().filter_map(|relay| relay.notices(away).after).min();
+    let (reporter, config) = (reporter(config, store), config.clone());
+    let notices = move |destination: &str, _| Some(config.onward.relay(destination).notices(away));
+    Delays::new(
+        reporter,
+        clock.clone(),
+        shortest.unwrap_or(Duration::MAX),
+        notices,
+    )
+}
+
 /// Starts to hand mail over.
 ///
 /// # Errors
@@ -84,6 +116,7 @@ pub(crate) fn start(config: Arc<Config>, store: Arc<dyn Store>, clock: Clock) ->
         .map(|relay| Line::new(relay, clock.clone()).map(Arc::new))
         .collect::<Result<Vec<_>, _>>()?;
     let shared = Arc::new(Shared {
+        reporter: reporter(&config, &store),
         config,
         store,
         clock,

@@ -2,23 +2,16 @@
 
 use jiff::Timestamp;
 use lightpost_mail::{
-    Address, EnhancedCode, Recipient,
-    dsn::{Action, RecipientStatus, concerns_postmaster, wanted},
+    EnhancedCode,
+    dsn::{self, Action, RecipientStatus},
 };
 use lightpost_queue::{ClaimedRecipient, Disposition, Settlement, WaitReason, schedule::Policy};
-use lightpost_smtp::send::{Delivery, RecipientOutcome};
+use lightpost_smtp::send::{Delivery, Protocol, RecipientOutcome};
 
 use super::deliver::Job;
 
-/// The lifetime is over (RFC 3463: delivery time expired).
-const EXPIRED: EnhancedCode = EnhancedCode::new(4, 4, 7);
-
-/// Whether somebody hears of it: the sender who asked, or the postmaster where there is no sender.
-fn is_told(job: &Job, recipient: &Recipient, action: Action, postmaster: &Address) -> bool {
-    let sender = &job.message.sender;
-    wanted(sender, recipient, action)
-        || (action == Action::Failed && concerns_postmaster(sender, recipient, postmaster))
-}
+/// The time that its sender set is over (RFC 2852 section 4.1, RFC 3463: delivery time expired).
+const RETURNED: EnhancedCode = EnhancedCode::new(5, 4, 7);
 
 /// What an attempt brought.
 #[derive(Clone, Debug)]
@@ -29,36 +22,40 @@ pub(super) enum Attempt {
     Unreachable(String),
     /// The session broke before the final dot, or the body could not be read.
     Broken(String),
+    /// Nothing was tried: the time after which its sender wants the mail back is over.
+    Over,
 }
 
 /// A recipient's status and what a notification would say about it.
 type Verdict = (Disposition, String, Option<(Action, EnhancedCode)>);
 
-/// The next status of each recipient, and what the sender (or, without one, the `postmaster`) has to hear.
+/// The next status of each recipient, and what there is to tell of those that are done.
 pub(super) fn conclude(
     job: &Job,
     attempt: &Attempt,
     server: &str,
-    postmaster: &Address,
     now: Timestamp,
 ) -> (Vec<Settlement>, Vec<RecipientStatus>) {
-    let policy = &job.line.relay.policy;
     let (mut settlements, mut statuses) = (Vec::new(), Vec::new());
     for (index, recipient) in job.recipients.iter().enumerate() {
-        let (disposition, detail, report) = verdict(policy, recipient, attempt, index, now);
+        let (disposition, detail, report) = verdict(job, recipient, attempt, index, now);
         let remote = match attempt {
             Attempt::Made(delivery) => delivery.server.as_str(),
             _ => server,
         };
+        let told = |action| {
+            action == Action::Failed || dsn::wanted(&job.message.sender, &recipient.recipient, action)
+        };
         if let Some((action, status)) = report
-            && is_told(job, &recipient.recipient, action, postmaster)
+            && told(action)
         {
             statuses.push(RecipientStatus {
                 recipient: recipient.recipient.clone(),
                 action,
                 status,
-                remote_mta: Some(host(remote).to_owned()),
+                remote_mta: (!matches!(attempt, Attempt::Over)).then(|| host(remote).to_owned()),
                 diagnostic: detail.clone(),
+                smtp: matches!(attempt, Attempt::Made(_)) && starts_with_code(&detail),
                 last_attempt: Some(now),
                 retry_until: None,
             });
@@ -84,15 +81,21 @@ pub(super) fn conclude(
 }
 
 fn verdict(
-    policy: &Policy,
+    job: &Job,
     recipient: &ClaimedRecipient,
     attempt: &Attempt,
     index: usize,
     now: Timestamp,
 ) -> Verdict {
-    let later = |reason, detail: String| later(policy, recipient, reason, detail, now);
+    let (message, relay) = (&*job.message, &job.line.relay);
+    let expired = dsn::expired(&message.sender, message.accepted, now);
+    let later = |reason, detail: String| later(&relay.policy, recipient, reason, detail, now, expired);
     let (outcome, dsn) = match attempt {
         Attempt::Unreachable(why) => return later(WaitReason::Unreachable, why.clone()),
+        Attempt::Over => {
+            let detail = "the time within which it was to be delivered is over".to_owned();
+            return (Disposition::Expired, detail, Some((Action::Failed, RETURNED)));
+        }
         Attempt::Broken(why) => return later(WaitReason::Deferred, why.clone()),
         Attempt::Made(delivery) => (delivery.recipients.get(index), delivery.dsn),
     };
@@ -102,8 +105,18 @@ fn verdict(
             "the server did not answer for this recipient".into(),
         ),
         Some(RecipientOutcome::Accepted(reply)) => {
-            // A server that knows DSN tells the sender itself (RFC 3461 section 5.2.2).
-            let report = (!dsn).then(|| (Action::Relayed, reply.status()));
+            // A server that knows DSN tells the sender itself (RFC 3461 section 5.2.2); one of LMTP keeps the mailbox (RFC 2033), so
+            // that what it took is delivered. Who wants to hear of every relay hears of this one.
+            let action = match relay.protocol {
+                Protocol::Lmtp => Action::Delivered,
+                Protocol::Smtp => Action::Relayed,
+            };
+            let traced = message.sender.parameters.deliver_by.is_some_and(|by| by.trace);
+            let report = match action {
+                Action::Relayed if traced => Some(action),
+                _ => (!dsn).then_some(action),
+            };
+            let report = report.map(|action| (action, reply.status()));
             (Disposition::Delivered, reply.to_string(), report)
         }
         Some(RecipientOutcome::Refused(reply)) if reply.is_permanent() => {
@@ -137,6 +150,7 @@ fn later(
     reason: WaitReason,
     detail: String,
     now: Timestamp,
+    expired: EnhancedCode,
 ) -> Verdict {
     match policy.next(recipient.attempts + 1, now, recipient.expires) {
         Some(due) => {
@@ -148,8 +162,13 @@ fn later(
             };
             (again, detail, None)
         }
-        None => (Disposition::Expired, detail, Some((Action::Failed, EXPIRED))),
+        None => (Disposition::Expired, detail, Some((Action::Failed, expired))),
     }
+}
+
+/// Whether it is a reply: three digits first.
+fn starts_with_code(text: &str) -> bool {
+    text.len() > 3 && text.bytes().take(3).all(|octet| octet.is_ascii_digit())
 }
 
 /// A server's name without its port, for `Remote-MTA`.

@@ -76,6 +76,7 @@ impl World {
                     recipient,
                     due: now,
                     expires,
+                    notice: None,
                 })
                 .collect(),
             body: NewBody::Inline(BODY.into()),
@@ -516,6 +517,7 @@ async fn onward_rate() {
                 destination: "moon.example".into(),
                 due: now,
                 expires: world.later(),
+                notice: None,
             }],
             body: NewBody::Inline(body.clone().into()),
             facts: facts(&body),

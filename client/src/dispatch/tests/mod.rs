@@ -3,6 +3,7 @@
 mod exchanges;
 mod fates;
 mod gateways;
+mod notices;
 
 use std::{
     collections::BTreeMap,
@@ -251,6 +252,7 @@ async fn enqueue(
                     recipient,
                     due: now,
                     expires: add(now, lifetime),
+                    notice: None,
                 }
             })
             .collect(),

@@ -84,6 +84,13 @@ fn an_object_names_what_it_uses() {
             "<a@b> SIZE=42 ENVID=x MT-PRIORITY=3",
             "SIZE,DSN,MT-PRIORITY",
         ),
+        (
+            "<a@b> BY=60;NT",
+            "<c@d>",
+            facts(false, false),
+            "<a@b> SIZE=42 BY=60;NT",
+            "SIZE,DELIVERBY",
+        ),
     ] {
         let envelope = envelope(sender, &[recipient]);
         let head = String::from_utf8(head("relay.example", &envelope, &facts)).unwrap();

@@ -3,7 +3,7 @@
 use sqlx::{AssertSqlSafe, Row};
 use tempfile::TempDir;
 
-use super::super::{claim, open, operate, read, settle, tx, usage, view};
+use super::super::{claim, notice, open, operate, read, settle, tx, usage, view};
 
 async fn plan(statement: &str) -> Vec<String> {
     let folder = TempDir::new().unwrap();
@@ -27,6 +27,8 @@ async fn no_statement_of_the_dispatch_scans_a_table() {
         read::DUE,
         read::NEXT_DUE,
         read::NEXT_DUE_AFTER,
+        notice::LATE,
+        notice::NEXT,
         read::CHUNK,
         read::CHUNK_AT,
         operate::DONE,
