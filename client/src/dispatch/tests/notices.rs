@@ -138,7 +138,7 @@ async fn who_set_a_time_hears_when_it_is_over_and_gets_the_mail_back_with_mode_r
     )
     .await;
     until(&client, back, all(Status::Expired)).await;
-    let mut told = vec![inbox.recv().await.unwrap(), inbox.recv().await.unwrap()];
+    let mut told = [inbox.recv().await.unwrap(), inbox.recv().await.unwrap()];
     told.sort_by_key(|dsn| dsn.recipients[0].address.to_string());
     let (delayed, failed) = (text(&told[0]), text(&told[1]));
     assert!(
