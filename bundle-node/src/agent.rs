@@ -165,7 +165,11 @@ impl Agent for NodeAgent {
             .record(draft, place, rank)
             .map_err(|error| SendError::Refused(error.to_string()))?;
         let refused = |error| self.refused(error, octets);
-        let putting = core.store.put(record, Vec::new()).await.map_err(refused)?;
+        let putting = core
+            .store
+            .put(record, Vec::new(), Vec::new())
+            .await
+            .map_err(refused)?;
         putting.stored().await.map_err(refused)?;
         core.counters.add(Count::Sent);
         Ok(id)

@@ -74,6 +74,25 @@ impl NodeConfig {
                 ));
             }
         }
+        let plain = |framing: Framing, tls: bool| tls && framing != Framing::Tcpcl;
+        for neighbour in &self.neighbours {
+            if plain(neighbour.framing, neighbour.tls.is_some()) {
+                wrong(format!(
+                    "neighbour {}: {} has no TLS; use tcpclv4",
+                    neighbour.name,
+                    neighbour.framing.name()
+                ));
+            }
+        }
+        for listener in &self.listeners {
+            if plain(listener.framing, listener.tls.is_some()) {
+                wrong(format!(
+                    "listener {}: {} has no TLS; use tcpclv4",
+                    listener.address,
+                    listener.framing.name()
+                ));
+            }
+        }
         for route in &self.routes {
             if !self.neighbours.iter().any(|it| it.name == route.via) {
                 wrong(format!(
@@ -92,6 +111,11 @@ impl NodeConfig {
 pub enum Framing {
     /// TCPCLv4 (RFC 9174): acknowledged, both ways on one connection.
     Tcpcl,
+    /// STCP, as ION and cFS speak it: length and bundle, one way, no acknowledgements. What the socket took counts as forwarded.
+    Stcp,
+    /// MTCP, as uD3TN and dtn7 speak it: bundles as CBOR byte strings, one way, no acknowledgements. What the socket took counts as
+    /// forwarded.
+    Mtcp,
 }
 
 impl Framing {
@@ -99,6 +123,8 @@ impl Framing {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Tcpcl => "tcpclv4",
+            Self::Stcp => "stcp",
+            Self::Mtcp => "mtcp",
         }
     }
 }
@@ -110,6 +136,30 @@ pub struct Listener {
     pub framing: Framing,
     /// Where; port 0 lets the system choose ([`crate::Node::addresses`]).
     pub address: SocketAddr,
+    /// Whether TLS is spoken there (RFC 9174 section 4.4); who does not speak it is sent away. TCPCLv4 only.
+    pub tls: Option<ListenerTls>,
+}
+
+/// A listener's TLS.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListenerTls {
+    /// PEM of the certificate chain.
+    pub certificate: PathBuf,
+    /// PEM of its key.
+    pub key: PathBuf,
+    /// PEM of the CAs of those who may call; when given, who shows no certificate of theirs is sent away.
+    pub clients: Option<PathBuf>,
+}
+
+/// A neighbour's TLS.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NeighbourTls {
+    /// The DNS name or the address that has to be in its certificate.
+    pub name: String,
+    /// PEM of the CAs that are trusted; the system's when `None`.
+    pub trust: Option<PathBuf>,
+    /// PEM of our own certificate and its key, for neighbours that ask for one.
+    pub identity: Option<(PathBuf, PathBuf)>,
 }
 
 /// A node next to this one, which this one calls.
@@ -121,6 +171,8 @@ pub struct Neighbour {
     pub framing: Framing,
     /// `HOST:PORT`
     pub address: String,
+    /// Whether TLS is spoken with it (RFC 9174 section 4.4); without it no bundle leaves then. TCPCLv4 only.
+    pub tls: Option<NeighbourTls>,
 }
 
 /// Destinations that are reached through a neighbour.
@@ -227,6 +279,7 @@ mod tests {
                 name: name.to_owned(),
                 framing: Framing::Tcpcl,
                 address: "moon".to_owned(),
+                tls: None,
             })
             .to_vec();
         config.routes = vec![Route {

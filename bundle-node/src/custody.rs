@@ -11,10 +11,10 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     bundle::{
-        head::{self, Unreadable},
+        head,
         make::{self, Draft},
         onward::{self, Halt},
-        report::{self, Subject},
+        report::Subject,
         stamp::Stamps,
     },
     config::NodeConfig,
@@ -22,11 +22,11 @@ use crate::{
     eid,
     feed::{Feed, Held},
     link::peer::Peer,
-    store::{Place, Putting, Record, Store, StoreError},
+    store::{Place, Record, Store, StoreError},
 };
 
 /// Rank of bundles that carry no class of service.
-const NORMAL: u8 = 1;
+pub(crate) const NORMAL: u8 = 1;
 /// How long a status report lives at least.
 const REPORT_LIFETIME: Duration = Duration::from_secs(24 * 3600);
 
@@ -80,23 +80,6 @@ pub(crate) fn way(config: &NodeConfig, destination: &Eid) -> Way {
     }
 }
 
-/// A bundle from a neighbour was taken: at once, or once it is on disk.
-pub(crate) enum Taken {
-    /// There is nothing to wait for.
-    Settled,
-    /// It is being written.
-    Writing(Putting),
-}
-
-/// A bundle from a neighbour was not taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Refusal {
-    /// Later it may be.
-    NoRoom,
-    /// It never will be.
-    Unacceptable,
-}
-
 /// A bundle that is ready to leave.
 pub(crate) struct Ready {
     pub(crate) held: Held,
@@ -105,130 +88,12 @@ pub(crate) struct Ready {
 }
 
 impl Core {
-    /// Takes a bundle from a neighbour, called `peer` in the log.
-    pub(crate) async fn accept(&self, data: Bytes, peer: &str) -> Result<Taken, Refusal> {
-        let arrived = match head::arrived(data) {
-            Ok(arrived) => arrived,
-            Err(unreadable) => {
-                self.counters
-                    .fault(Count::Malformed, &self.clock, peer, &unreadable);
-                if let Unreadable::Invalid { bundle, reason, .. } = unreadable {
-                    self.store
-                        .add(self.reports(&bundle, ReportEvent::Deleted, reason));
-                }
-                return Err(Refusal::Unacceptable);
-            }
-        };
-        let bundle = &arrived.bundle;
-        let received = self.clock.now().as_millisecond();
-        let expires = head::expires(bundle, received);
-        // What came back to its source went in a circle.
-        if eid::numbers(&bundle.id.source).is_some_and(|(node, _)| node == self.config.number) {
-            self.counters.add(Count::Duplicates);
-            return Ok(Taken::Settled);
-        }
-        if expires <= received {
-            self.counters.add(Count::Expired);
-            return Ok(self.delete(bundle, ReasonCode::LifetimeExpired));
-        }
-        let place = match self.place(bundle, &arrived.data, peer) {
-            Ok(place) => place,
-            Err(taken) => return taken,
-        };
-        let also = self.reports(bundle, ReportEvent::Received, ReasonCode::NoAdditionalInformation);
-        let record = Record {
-            key: head::key(&bundle.id),
-            place,
-            rank: NORMAL,
-            destination: bundle.destination.to_string(),
-            received,
-            expires,
-            verified: None,
-            data: arrived.data,
-            stamp: None,
-        };
-        match self.store.put(record, also).await {
-            Ok(putting) => Ok(Taken::Writing(putting)),
-            Err(error) => Err(self.no_room(&error)),
-        }
-    }
-
-    /// Waits until a bundle that was taken is on disk.
-    pub(crate) async fn settled(&self, taken: Taken) -> Result<(), Refusal> {
-        let Taken::Writing(putting) = taken else {
-            return Ok(());
-        };
-        match putting.stored().await {
-            Ok(true) => self.counters.add(Count::Received),
-            Ok(false) => self.counters.add(Count::Duplicates),
-            Err(error) => return Err(self.no_room(&error)),
-        }
-        Ok(())
-    }
-
-    fn no_room(&self, error: &StoreError) -> Refusal {
-        self.counters.add(Count::NoRoom);
-        tracing::debug!(%error, "a bundle was refused");
-        Refusal::NoRoom
-    }
-
-    /// Where a bundle that came waits, or what becomes of it instead.
-    fn place(&self, bundle: &Bundle, data: &Bytes, peer: &str) -> Result<Place, Result<Taken, Refusal>> {
-        let place = match way(&self.config, &bundle.destination) {
-            Way::To(place) => place,
-            Way::NoRoute => {
-                return Err(Ok(
-                    self.deleted(bundle, ReasonCode::NoKnownRouteToDestinationFromHere)
-                ));
-            }
-            Way::NoEndpoint => {
-                return Err(Ok(
-                    self.deleted(bundle, ReasonCode::DestinationEndpointIDUnavailable)
-                ));
-            }
-            Way::Admin => match self.subject_of(bundle, data) {
-                Ok(service) => Place::Service(service),
-                Err(cause) => {
-                    self.counters.fault(Count::Malformed, &self.clock, peer, &cause);
-                    return Err(Ok(Taken::Settled));
-                }
-            },
-        };
-        let whole = bundle.id.fragment_info.is_none();
-        if whole || matches!(place, Place::Neighbour(_)) {
-            return Ok(place);
-        }
-        self.counters
-            .fault(Count::Malformed, &self.clock, peer, &"a fragment for us");
-        Err(Err(Refusal::Unacceptable))
-    }
-
-    /// The service whose bundle an administrative record for this node is about.
-    fn subject_of(&self, bundle: &Bundle, data: &Bytes) -> Result<u32, String> {
-        if !bundle.flags.is_admin_record {
-            return Err("a bundle for the node itself that is no administrative record".to_owned());
-        }
-        let payload = head::payload(bundle, data).ok_or("an administrative record that is encrypted")?;
-        let about = report::read(&bundle.id.source, &payload)?.about;
-        self.service_of(&about.source)
-            .ok_or_else(|| format!("a status report on {about}, which is not ours"))
-    }
-
-    fn service_of(&self, source: &Eid) -> Option<u32> {
+    /// The number of the service of ours that `source` is.
+    pub(crate) fn service_of(&self, source: &Eid) -> Option<u32> {
         match way(&self.config, source) {
             Way::To(Place::Service(service)) => Some(service),
             _ => None,
         }
-    }
-
-    fn deleted(&self, bundle: &Bundle, reason: ReasonCode) -> Taken {
-        self.counters.add(Count::Deleted);
-        self.delete(bundle, reason)
-    }
-
-    fn delete(&self, bundle: &Bundle, reason: ReasonCode) -> Taken {
-        self.store.add(self.reports(bundle, ReportEvent::Deleted, reason));
-        Taken::Settled
     }
 
     /// The reports that are owed now that this happened to `bundle`.
@@ -296,6 +161,7 @@ impl Core {
             verified: None,
             data,
             stamp: bundle.id.timestamp.creation_time().map(|it| it.millisecs()),
+            part: None,
         };
         Ok((head::bundle_id(&bundle.id), record))
     }

@@ -11,14 +11,16 @@ mod count;
 mod custody;
 mod eid;
 mod feed;
+mod ingress;
 mod link;
 mod node;
+mod reassembly;
 mod store;
 mod sweep;
 
 pub use self::{
     agent::NodeAgent,
-    config::{Framing, Limits, Listener, Neighbour, NodeConfig, Route},
+    config::{Framing, Limits, Listener, ListenerTls, Neighbour, NeighbourTls, NodeConfig, Route},
     count::Count,
     eid::{Pattern, PatternError},
     link::peer::NeighbourState,

@@ -11,7 +11,7 @@ use std::{
 };
 
 use lightpost_clock::Clock;
-use tokio::sync::Semaphore;
+use tokio::{net::TcpListener, sync::Semaphore};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -23,8 +23,9 @@ use crate::{
     eid,
     feed::Feed,
     link::{
-        self,
+        self, Port,
         peer::{NeighbourState, Peer},
+        tls,
     },
     store::{self, Place},
     sweep,
@@ -98,15 +99,13 @@ impl Node {
         if !problems.is_empty() {
             return Err(OpenError::Config(problems));
         }
-        let mut listeners = Vec::new();
-        for listener in &config.listeners {
-            let bound = tokio::net::TcpListener::bind(listener.address).await;
-            let bound = bound.and_then(|socket| Ok((socket.local_addr()?, socket)));
-            listeners.push(bound.map_err(|cause| OpenError::Listen {
-                address: listener.address,
-                cause,
-            })?);
+        let mut problems = Vec::new();
+        let callers = tls::callers(&config, &clock, &mut problems);
+        let called = tls::called(&config, &clock, &mut problems);
+        if !problems.is_empty() {
+            return Err(OpenError::Config(problems));
         }
+        let (ports, addresses) = bind(&config, called).await?;
         let place = |destination: &hardy_bpv7::eid::Eid| match way(&config, destination) {
             Way::To(place) => place,
             _ => Place::Nowhere,
@@ -114,13 +113,13 @@ impl Node {
         let (store, last) = store::open(&config, clock.clone(), place)
             .await
             .map_err(|error| OpenError::Store(error.to_string()))?;
-        let core = core(config, clock, Arc::new(store), last);
+        let core = core(config, clock, Arc::new(store), last, callers);
+        core.assemble_all()
+            .await
+            .map_err(|error| OpenError::Store(error.to_string()))?;
         core.tasks.spawn(sweep::run(Arc::clone(&core)));
-        let mut addresses = Vec::new();
-        for (listener, (address, socket)) in core.config.listeners.iter().zip(listeners) {
-            addresses.push(address);
-            core.tasks
-                .spawn(link::listen(Arc::clone(&core), listener.clone(), socket));
+        for port in ports {
+            core.tasks.spawn(link::listen(Arc::clone(&core), port));
         }
         for peer in core.peers.values() {
             core.tasks.spawn(link::dial(Arc::clone(&core), Arc::clone(peer)));
@@ -209,7 +208,34 @@ impl Inner {
     }
 }
 
-fn core(config: NodeConfig, clock: Clock, store: Arc<store::Store>, last: u64) -> Arc<Core> {
+/// Opens the listening sockets; with the addresses that they have now.
+async fn bind(config: &NodeConfig, tls: Vec<tls::Called>) -> Result<(Vec<Port>, Vec<SocketAddr>), OpenError> {
+    let (mut ports, mut addresses) = (Vec::new(), Vec::new());
+    for (listener, tls) in config.listeners.iter().zip(tls) {
+        let bound = TcpListener::bind(listener.address).await;
+        let bound = bound.and_then(|socket| Ok((socket.local_addr()?, socket)));
+        let (address, socket) = bound.map_err(|cause| OpenError::Listen {
+            address: listener.address,
+            cause,
+        })?;
+        addresses.push(address);
+        ports.push(Port {
+            socket,
+            framing: listener.framing,
+            tls,
+            clients: listener.tls.as_ref().is_some_and(|it| it.clients.is_some()),
+        });
+    }
+    Ok((ports, addresses))
+}
+
+fn core(
+    config: NodeConfig,
+    clock: Clock,
+    store: Arc<store::Store>,
+    last: u64,
+    callers: Vec<tls::Caller>,
+) -> Arc<Core> {
     let feed = |place| Arc::new(Feed::new(place, Arc::clone(&store), clock.clone()));
     let services: HashMap<_, _> = config
         .services
@@ -219,9 +245,10 @@ fn core(config: NodeConfig, clock: Clock, store: Arc<store::Store>, last: u64) -
     let peers: HashMap<_, _> = config
         .neighbours
         .iter()
-        .map(|it| {
+        .zip(callers)
+        .map(|(it, tls)| {
             let feed = feed(Place::Neighbour(it.name.clone()));
-            (it.name.clone(), Arc::new(Peer::new(it.clone(), feed)))
+            (it.name.clone(), Arc::new(Peer::new(it.clone(), feed, tls)))
         })
         .collect();
     // In KiB, because a semaphore counts no further than 32 bits.

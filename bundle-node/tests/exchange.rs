@@ -6,24 +6,42 @@ mod support;
 
 use std::time::Duration;
 
-use lightpost_bundle_node::{Count, NeighbourState, Node};
+use lightpost_bundle_node::{Count, Framing, NeighbourState, Node};
 use lightpost_clock::Clock;
 use lightpost_transport::bundle::agent::{Agent, Content, Outgoing, ReportEvent, Reports, SendError, Status};
 
 use support::*;
 
 #[tokio::test]
-async fn there_and_back() {
+async fn there_and_back_over_tcpclv4() {
+    there_and_back(Framing::Tcpcl).await;
+}
+
+#[tokio::test]
+async fn there_and_back_over_stcp() {
+    there_and_back(Framing::Stcp).await;
+}
+
+#[tokio::test]
+async fn there_and_back_over_mtcp() {
+    there_and_back(Framing::Mtcp).await;
+}
+
+async fn there_and_back(framing: Framing) {
     let folder = tempfile::tempdir().unwrap();
-    let earth_address = free_address().await;
+    let earth_address = free_address();
     let mut moon = config(2, folder.path());
     moon.listeners = vec![listener()];
+    moon.listeners[0].framing = framing;
     neighbour(&mut moon, "earth", earth_address, &[1]);
+    moon.neighbours[0].framing = framing;
     let (moon_node, moon) = open(&moon).await;
     let mut earth = config(1, folder.path());
     earth.listeners = vec![listener()];
+    earth.listeners[0].framing = framing;
     earth.listeners[0].address = earth_address;
     neighbour(&mut earth, "moon", moon_node.addresses()[0], &[2]);
+    earth.neighbours[0].framing = framing;
     let (earth_node, earth) = open(&earth).await;
 
     for size in [0, 1, 4096, 65_536, 300_000, 3_000_000] {
@@ -38,10 +56,7 @@ async fn there_and_back() {
             .unwrap();
         assert_eq!(bundle(&earth).await.id, answer);
     }
-    until("all is acknowledged", async || {
-        earth_node.status().await.stored == 0
-    })
-    .await;
+    until("all is let go", async || earth_node.status().await.stored == 0).await;
     assert_eq!(earth_node.count(Count::Forwarded), 6);
     assert_eq!(moon_node.status().await.neighbours[0].state, NeighbourState::Up);
     assert_eq!(earth.status().await, Status::Up);
@@ -57,7 +72,7 @@ async fn there_and_back() {
 #[tokio::test]
 async fn custody_outlives_restarts_of_either_end() {
     let folder = tempfile::tempdir().unwrap();
-    let address = free_address().await;
+    let address = free_address();
     let mut earth = config(1, folder.path());
     neighbour(&mut earth, "moon", address, &[2]);
     let mut moon = config(2, folder.path());
@@ -120,7 +135,7 @@ async fn what_is_not_dealt_with_comes_again() {
 #[tokio::test]
 async fn a_relay_in_the_middle() {
     let folder = tempfile::tempdir().unwrap();
-    let [earth_address, relay_address] = [free_address().await, free_address().await];
+    let [earth_address, relay_address] = [free_address(), free_address()];
     let mut moon = config(3, folder.path());
     moon.listeners = vec![listener()];
     neighbour(&mut moon, "relay", relay_address, &[1, 2]);
@@ -178,7 +193,7 @@ async fn a_relay_in_the_middle() {
 async fn a_lifetime_ends_with_a_report() {
     let folder = tempfile::tempdir().unwrap();
     let mut earth = config(1, folder.path());
-    neighbour(&mut earth, "moon", free_address().await, &[2]);
+    neighbour(&mut earth, "moon", free_address(), &[2]);
     let (node, agent) = open(&earth).await;
     let mortal = Outgoing {
         lifetime: Duration::from_millis(50),
@@ -206,7 +221,7 @@ async fn bounds_are_said() {
     earth.limits.bundle = 1 << 20;
     earth.limits.inbound = 1 << 20;
     earth.limits.store = 2 << 20;
-    neighbour(&mut earth, "moon", free_address().await, &[2]);
+    neighbour(&mut earth, "moon", free_address(), &[2]);
     let (node, agent) = open(&earth).await;
     let large = vec![0; 1 << 20];
     let most = (1 << 20) - 4096;
@@ -269,7 +284,7 @@ async fn routes_may_change_while_bundles_wait() {
     moon.listeners = vec![listener()];
     let (moon_node, moon) = open(&moon).await;
     let mut earth = config(1, folder.path());
-    neighbour(&mut earth, "old", free_address().await, &[2]);
+    neighbour(&mut earth, "old", free_address(), &[2]);
     let (node, agent) = open(&earth).await;
     let id = agent.send(outgoing("ipn:2.25", "patient")).await.unwrap();
     node.close().await;

@@ -7,7 +7,14 @@ mod support;
 use std::net::SocketAddr;
 
 use bytes::Bytes;
-use hardy_bpv7::{builder::Builder, creation_timestamp::CreationTimestamp, dtn_time::DtnTime};
+use hardy_bpv7::{
+    bpsec::no_keys,
+    builder::Builder,
+    bundle::{FragmentInfo, ParsedBundle},
+    creation_timestamp::CreationTimestamp,
+    dtn_time::DtnTime,
+    editor::{Chunk, Editor},
+};
 use lightpost_bundle_node::Count;
 use lightpost_transport::bundle::agent::Agent;
 use proptest::{prelude::*, strategy::ValueTree, test_runner::TestRunner};
@@ -148,6 +155,58 @@ fn foreign(sequence: u64, payload: &[u8]) -> Bytes {
     data.into()
 }
 
+/// A piece of what [`foreign`] would make of `whole`.
+fn fragment(sequence: u64, whole: &[u8], piece: std::ops::Range<usize>) -> Bytes {
+    let data = foreign(sequence, &whole[piece.clone()]);
+    let bundle = ParsedBundle::parse(&data, no_keys).unwrap().bundle;
+    let part = FragmentInfo {
+        offset: piece.start as u64,
+        total_adu_length: whole.len() as u64,
+    };
+    let editor = Editor::new(&bundle, &data).with_fragment_info(Some(part));
+    let chunks = editor.map_err(|(_, error)| error).unwrap().rebuild().unwrap();
+    Chunk::flatten(chunks, &data).into()
+}
+
+#[tokio::test]
+async fn fragments_become_one_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut config = config(1, folder.path());
+    config.listeners = vec![listener()];
+    let whole: Vec<u8> = (0..9000_u32).map(|it| (it % 251) as u8).collect();
+    let (node, agent) = open(&config).await;
+    let mut raw = Raw::dial(node.addresses()[0]).await;
+    for (transfer, piece) in [(0, 5000..9000), (1, 0..3000), (2, 2000..4000)] {
+        raw.send(transfer, &fragment(1, &whole, piece)).await;
+        assert!(matches!(raw.hear().await, Heard::Ack { .. }));
+    }
+    // Of something larger than anything may be.
+    raw.send(3, &fragment(2, &vec![0; 65 << 20], 0..10)).await;
+    assert_eq!(
+        raw.hear().await,
+        Heard::Refuse {
+            reason: 4,
+            transfer: 3
+        }
+    );
+    node.close().await;
+    drop((node, agent, raw));
+    // The last one after a restart; and all of them again.
+    let (node, agent) = open(&config).await;
+    let mut raw = Raw::dial(node.addresses()[0]).await;
+    for round in 0..2 {
+        for (index, piece) in [4000..5000, 0..3000].into_iter().enumerate() {
+            let transfer = round * 2 + index as u64;
+            raw.send(transfer, &fragment(1, &whole, piece)).await;
+            assert!(matches!(raw.hear().await, Heard::Ack { .. }));
+        }
+    }
+    let came = bundle(&agent).await;
+    assert!(came.payload == whole && came.id.sequence == 1);
+    until("nothing is left", async || node.status().await.stored == 0).await;
+    assert_eq!(node.count(Count::Delivered), 1);
+}
+
 #[tokio::test]
 async fn a_neighbour_that_dies_within_a_transfer_gets_it_again() {
     let folder = tempfile::tempdir().unwrap();
@@ -182,7 +241,7 @@ async fn a_neighbour_that_dies_within_a_transfer_gets_it_again() {
             assert_eq!(node.status().await.neighbours[0].waiting, Some(1));
         }
     }
-    let read = hardy_bpv7::bundle::ParsedBundle::parse(&whole, hardy_bpv7::bpsec::no_keys).unwrap();
+    let read = ParsedBundle::parse(&whole, no_keys).unwrap();
     assert_eq!(read.bundle.blocks[&1].payload(&whole).unwrap(), vec![7; 5000]);
     assert_eq!(node.count(Count::Forwarded), 1);
 }

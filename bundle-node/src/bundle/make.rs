@@ -56,3 +56,18 @@ pub(crate) fn make(draft: Draft<'_>, stamp: CreationTimestamp) -> Result<(Bundle
         .build(stamp)?;
     Ok((bundle, Bytes::from(data)))
 }
+
+/// The bundle of which `fragment` is the first, with the whole `payload`.
+pub(crate) fn whole(fragment: &Bundle, payload: &[u8]) -> Result<(Bundle, Bytes), Error> {
+    let flags = Flags {
+        is_fragment: false,
+        ..fragment.flags.clone()
+    };
+    let (bundle, data) = Builder::new(fragment.id.source.clone(), fragment.destination.clone())
+        .with_flags(flags)
+        .with_report_to(fragment.report_to.clone())
+        .with_lifetime(fragment.lifetime)
+        .with_payload(payload.into())
+        .build(fragment.id.timestamp.clone())?;
+    Ok((bundle, Bytes::from(data)))
+}

@@ -3,20 +3,19 @@
 //! Each framing has two functions: one that serves a connection that somebody made to us, one that keeps a connection to a neighbour
 //! while it holds. Bundles that come go to [`Core::accept`]; bundles that leave come from the neighbour's feed.
 
+mod frame;
 mod heard;
+mod oneway;
 pub(crate) mod peer;
 mod tcpcl;
+pub(crate) mod tls;
 
 use std::{sync::Arc, time::Duration};
 
 use tokio::net::{TcpListener, TcpStream};
 
 use self::peer::{NeighbourState, Peer};
-use crate::{
-    config::{Framing, Listener},
-    count::Count,
-    custody::Core,
-};
+use crate::{config::Framing, count::Count, custody::Core};
 
 /// How long to wait when the system has no descriptor left.
 const STARVED: Duration = Duration::from_millis(500);
@@ -38,21 +37,31 @@ pub(crate) enum End {
     Over,
 }
 
+/// A listening socket.
+pub(crate) struct Port {
+    pub(crate) socket: TcpListener,
+    pub(crate) framing: Framing,
+    pub(crate) tls: Option<Arc<rustls::ServerConfig>>,
+    /// Whether callers have to show a certificate.
+    pub(crate) clients: bool,
+}
+
 /// Takes connections until the node stops.
-pub(crate) async fn listen(core: Arc<Core>, listener: Listener, socket: TcpListener) {
+pub(crate) async fn listen(core: Arc<Core>, port: Port) {
+    let port = Arc::new(port);
     let stop = core.stop.clone();
     let taking = async {
         loop {
             let Ok(permit) = Arc::clone(&core.sessions).acquire_owned().await else {
                 return;
             };
-            match socket.accept().await {
+            match port.socket.accept().await {
                 Ok((stream, from)) => {
-                    let (core, framing) = (Arc::clone(&core), listener.framing);
+                    let (core, port) = (Arc::clone(&core), Arc::clone(&port));
                     core.tasks.clone().spawn(async move {
                         let _permit = permit;
                         let peer = from.to_string();
-                        let end = serve(&core, framing, stream, &peer).await;
+                        let end = serve(&core, &port, stream, &peer).await;
                         note(&core, &peer, &end);
                     });
                 }
@@ -66,12 +75,13 @@ pub(crate) async fn listen(core: Arc<Core>, listener: Listener, socket: TcpListe
     stop.run_until_cancelled(taking).await;
 }
 
-async fn serve(core: &Arc<Core>, framing: Framing, stream: TcpStream, peer: &str) -> End {
+async fn serve(core: &Arc<Core>, port: &Port, stream: TcpStream, peer: &str) -> End {
     if let Err(error) = stream.set_nodelay(true) {
         return error.into();
     }
-    match framing {
-        Framing::Tcpcl => tcpcl::serve(core, stream, peer).await,
+    match port.framing {
+        Framing::Tcpcl => tcpcl::serve(core, port, stream, peer).await,
+        framing => oneway::serve(core, framing, stream, peer).await,
     }
 }
 
@@ -83,6 +93,7 @@ pub(crate) async fn dial(core: Arc<Core>, peer: Arc<Peer>) {
         let end = match connect(&core, &peer).await {
             Ok(stream) => match peer.neighbour.framing {
                 Framing::Tcpcl => tcpcl::keep(&core, stream, &peer).await,
+                framing => oneway::keep(&core, framing, stream, &peer).await,
             },
             Err(error) => End::Io(error),
         };

@@ -2,6 +2,9 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use rustls_pki_types::ServerName;
+use tokio_rustls::TlsConnector;
+
 use crate::{config::Neighbour, feed::Feed};
 
 /// Whether there is a connection to a neighbour.
@@ -21,14 +24,21 @@ pub(crate) struct Peer {
     pub(crate) neighbour: Neighbour,
     /// What waits for it.
     pub(crate) feed: Arc<Feed>,
+    /// The name that its certificate has to have, and what checks that.
+    pub(crate) tls: Option<(ServerName<'static>, TlsConnector)>,
     state: Mutex<NeighbourState>,
 }
 
 impl Peer {
-    pub(crate) fn new(neighbour: Neighbour, feed: Arc<Feed>) -> Self {
+    pub(crate) fn new(
+        neighbour: Neighbour,
+        feed: Arc<Feed>,
+        tls: Option<(ServerName<'static>, TlsConnector)>,
+    ) -> Self {
         Self {
             neighbour,
             feed,
+            tls,
             state: Mutex::new(NeighbourState::Down {
                 why: "it was not called yet".to_owned(),
             }),

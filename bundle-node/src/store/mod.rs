@@ -39,6 +39,8 @@ pub(crate) enum Place {
     Neighbour(String),
     /// For one of our services.
     Service(u32),
+    /// For the other fragments of the bundle with this key.
+    Parts(String),
     /// For a route that the configuration does not have any more.
     Nowhere,
 }
@@ -49,6 +51,7 @@ impl Place {
         match self {
             Self::Neighbour(name) => format!("n:{name}"),
             Self::Service(number) => format!("s:{number}"),
+            Self::Parts(key) => format!("f:{key}"),
             Self::Nowhere => "-".to_owned(),
         }
     }
@@ -69,6 +72,16 @@ pub(crate) struct Record {
     pub(crate) data: Bytes,
     /// The creation time, where the bundle is one of ours.
     pub(crate) stamp: Option<u64>,
+    /// Of a fragment of a bundle for us: where its payload begins, and how long it is.
+    pub(crate) part: Option<(u64, u64)>,
+}
+
+/// A fragment in the store.
+#[derive(Clone, Debug)]
+pub(crate) struct Part {
+    pub(crate) stored: Stored,
+    pub(crate) offset: u64,
+    pub(crate) length: u64,
 }
 
 impl Record {
@@ -193,11 +206,16 @@ impl Store {
         Arc::clone(waiting.entry(place.text()).or_default())
     }
 
-    /// Begins to store `record`, and `also` with it if it is new.
+    /// Begins to store `record`, and `also` with it if it is new. `instead`: what goes in the same step.
     ///
     /// # Errors
     /// When there is no room for it, or its file cannot be written.
-    pub(crate) async fn put(&self, record: Record, also: Vec<Record>) -> Result<Putting, StoreError> {
+    pub(crate) async fn put(
+        &self,
+        record: Record,
+        also: Vec<Record>,
+        instead: Vec<Stored>,
+    ) -> Result<Putting, StoreError> {
         let octets = record.octets();
         self.shared.reserve(octets)?;
         let file = if record.data.len() >= INLINE {
@@ -209,7 +227,12 @@ impl Store {
         };
         let (answer, receiver) = oneshot::channel();
         let job = Job {
-            command: Command::Put { record, file, also },
+            command: Command::Put {
+                record: Box::new(record),
+                file,
+                also,
+                instead,
+            },
             answer: Answer::Channel(answer),
         };
         self.jobs.send(job).map_err(|_| StoreError::Closed)?;
@@ -305,6 +328,18 @@ impl Store {
         self.reader.lock().await.expired(now, limit).await
     }
 
+    /// Up to `limit` fragments at `place`, in order.
+    pub(crate) async fn parts(&self, place: &Place, limit: u32) -> Result<Vec<Part>, StoreError> {
+        let _hold = self.shared.clock.hold();
+        self.reader.lock().await.parts(&place.text(), limit).await
+    }
+
+    /// The keys of all bundles of which there are fragments.
+    pub(crate) async fn fragmented(&self) -> Result<Vec<String>, StoreError> {
+        let _hold = self.shared.clock.hold();
+        self.reader.lock().await.fragmented().await
+    }
+
     /// How many bundles wait at `place`.
     pub(crate) async fn count(&self, place: &Place) -> Result<u64, StoreError> {
         let _hold = self.shared.clock.hold();
@@ -331,7 +366,10 @@ impl Store {
             return Ok(data.clone());
         }
         let _hold = self.shared.clock.hold();
-        files::read(&self.shared.directory, stored.file.as_deref().unwrap_or_default()).await
+        match &stored.file {
+            Some(name) => files::read(&self.shared.directory, name).await,
+            None => self.reader.lock().await.data(stored.id).await,
+        }
     }
 
     /// Octets in the store.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use sqlx::{Row, SqliteConnection, sqlite::SqliteRow};
 
-use super::{Shared, StoreError, Stored, open};
+use super::{Part, Shared, StoreError, Stored, open};
 
 const COLUMNS: &str = "id, key, received, expires, octets, verified, file, data";
 
@@ -81,6 +81,40 @@ impl Reader {
         self.checked(rows)
     }
 
+    pub(super) async fn parts(&mut self, place: &str, limit: u32) -> Result<Vec<Part>, StoreError> {
+        let rows = sqlx::query(
+            "SELECT id, key, received, expires, octets, verified, file, NULL, part_offset, part_length
+             FROM bundle WHERE place = ? ORDER BY part_offset LIMIT ?",
+        )
+        .bind(place)
+        .bind(limit)
+        .fetch_all(self.connection().await?)
+        .await
+        .and_then(|rows| rows.into_iter().map(part).collect());
+        self.checked(rows)
+    }
+
+    pub(super) async fn fragmented(&mut self) -> Result<Vec<String>, StoreError> {
+        let keys = sqlx::query_scalar(
+            "SELECT DISTINCT substr(place, 3) FROM bundle WHERE place >= 'f:' AND place < 'f;'",
+        )
+        .fetch_all(self.connection().await?)
+        .await;
+        self.checked(keys)
+    }
+
+    pub(super) async fn data(&mut self, id: i64) -> Result<Bytes, StoreError> {
+        let data = sqlx::query_scalar::<_, Option<Vec<u8>>>("SELECT data FROM bundle WHERE id = ?")
+            .bind(id)
+            .fetch_optional(self.connection().await?)
+            .await;
+        let data = self.checked(data)?.flatten();
+        data.map(Bytes::from).ok_or_else(|| StoreError::Fault {
+            path: self.shared.path().display().to_string(),
+            cause: "the bundle is gone".to_owned(),
+        })
+    }
+
     pub(super) async fn count(&mut self, place: &str) -> Result<u64, StoreError> {
         let count = sqlx::query_scalar::<_, i64>("SELECT COUNT(*) FROM bundle WHERE place = ?")
             .bind(place)
@@ -96,6 +130,15 @@ impl Reader {
             .await;
         Ok(self.checked(first)?.unwrap_or(i64::MAX))
     }
+}
+
+fn part(row: SqliteRow) -> Result<Part, sqlx::Error> {
+    let (offset, length) = (row.try_get::<i64, _>(8)?, row.try_get::<i64, _>(9)?);
+    Ok(Part {
+        stored: stored(row)?,
+        offset: offset.cast_unsigned(),
+        length: length.cast_unsigned(),
+    })
 }
 
 #[allow(clippy::needless_pass_by_value)] // what maps rows is given rows

@@ -12,7 +12,7 @@ use std::{
 use sqlx::{Connection, SqliteConnection};
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Record, Shared, StoreError, files, open};
+use super::{Record, Shared, StoreError, Stored, files, open};
 
 /// The most commands in one transaction.
 const BATCH: usize = 512;
@@ -25,9 +25,10 @@ const FORGET: i64 = 512;
 
 pub(super) enum Command {
     Put {
-        record: Record,
+        record: Box<Record>,
         file: Option<String>,
         also: Vec<Record>,
+        instead: Vec<Stored>,
     },
     Add(Vec<Record>),
     Take {
@@ -277,7 +278,22 @@ async fn run(
     effects: &mut Effects,
 ) -> Result<bool, sqlx::Error> {
     match command {
-        Command::Put { record, file, also } => {
+        Command::Put {
+            record,
+            file,
+            also,
+            instead,
+        } => {
+            for part in instead {
+                take(
+                    connection,
+                    part.id,
+                    (part.octets, part.file.as_ref()),
+                    true,
+                    effects,
+                )
+                .await?;
+            }
             let new = insert(connection, record, file.as_deref(), effects).await?;
             if new {
                 add(connection, also, effects).await?;
@@ -298,21 +314,8 @@ async fn run(
             remember,
             also,
         } => {
-            let text = if *remember {
-                "UPDATE bundle SET place = NULL, data = NULL, file = NULL WHERE id = ? AND place IS NOT NULL"
-            } else {
-                "DELETE FROM bundle WHERE id = ? AND place IS NOT NULL"
-            };
-            let there = sqlx::query(text)
-                .bind(id)
-                .execute(&mut *connection)
-                .await?
-                .rows_affected()
-                > 0;
+            let there = take(connection, *id, (*octets, file.as_ref()), *remember, effects).await?;
             if there {
-                effects.freed += octets;
-                effects.remembered += i64::from(*remember);
-                effects.files.extend(file.clone());
                 add(connection, also, effects).await?;
             }
             Ok(there)
@@ -331,6 +334,33 @@ async fn run(
         }
         Command::Close => Ok(true),
     }
+}
+
+/// Lets a bundle go, which has so many octets and this file; whether it was there.
+async fn take(
+    connection: &mut SqliteConnection,
+    id: i64,
+    (octets, file): (u64, Option<&String>),
+    remember: bool,
+    effects: &mut Effects,
+) -> Result<bool, sqlx::Error> {
+    let text = if remember {
+        "UPDATE bundle SET place = NULL, data = NULL, file = NULL WHERE id = ? AND place IS NOT NULL"
+    } else {
+        "DELETE FROM bundle WHERE id = ? AND place IS NOT NULL"
+    };
+    let there = sqlx::query(text)
+        .bind(id)
+        .execute(connection)
+        .await?
+        .rows_affected()
+        > 0;
+    if there {
+        effects.freed += octets;
+        effects.remembered += i64::from(remember);
+        effects.files.extend(file.cloned());
+    }
+    Ok(there)
 }
 
 async fn add(
@@ -355,8 +385,8 @@ async fn insert(
 ) -> Result<bool, sqlx::Error> {
     let place = record.place.text();
     let new = sqlx::query(
-        "INSERT INTO bundle (key, place, rank, destination, received, expires, octets, verified, file, data)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (key) DO NOTHING",
+        "INSERT INTO bundle (key, place, rank, destination, received, expires, octets, verified, file, data, part_offset, part_length)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (key) DO NOTHING",
     )
     .bind(&record.key)
     .bind(&place)
@@ -368,6 +398,8 @@ async fn insert(
     .bind(record.verified.as_deref())
     .bind(file)
     .bind(file.is_none().then_some(&*record.data))
+    .bind(record.part.map(|it| it.0.cast_signed()))
+    .bind(record.part.map(|it| it.1.cast_signed()))
     .execute(connection)
     .await?
     .rows_affected()

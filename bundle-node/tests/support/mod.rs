@@ -1,7 +1,15 @@
 //! Nodes on loopback.
 #![allow(dead_code)] // not every test file uses all of it
 
-use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicU16, Ordering},
+    },
+    time::Duration,
+};
 
 use bytes::Bytes;
 use hardy_bpv7::eid::Eid;
@@ -34,6 +42,7 @@ pub(crate) fn listener() -> Listener {
     Listener {
         framing: Framing::Tcpcl,
         address: "127.0.0.1:0".parse().unwrap(),
+        tls: None,
     }
 }
 
@@ -43,6 +52,7 @@ pub(crate) fn neighbour(config: &mut NodeConfig, name: &str, address: SocketAddr
         name: name.to_owned(),
         framing: Framing::Tcpcl,
         address: address.to_string(),
+        tls: None,
     });
     config.routes.extend(numbers.iter().map(|number| Route {
         pattern: Pattern::node(*number),
@@ -56,13 +66,13 @@ pub(crate) async fn open(config: &NodeConfig) -> (Node, Arc<NodeAgent>) {
     (node, agent)
 }
 
-/// An address at which nobody listens yet, for a node that is started later.
-pub(crate) async fn free_address() -> SocketAddr {
-    tokio::net::TcpListener::bind("127.0.0.1:0")
-        .await
-        .unwrap()
-        .local_addr()
-        .unwrap()
+/// An address at which nobody listens yet, for a node that is started later. The whole of 127.0.0.0/8 is this host: each process
+/// has an address of its own there, which no connection of another takes for its own end.
+pub(crate) fn free_address() -> SocketAddr {
+    static NEXT: AtomicU16 = AtomicU16::new(20_000);
+    let [_, high, middle, low] = std::process::id().to_be_bytes();
+    let host = Ipv4Addr::new(127, 1 + (high & 0x7f), middle, low);
+    SocketAddr::from((host, NEXT.fetch_add(1, Ordering::Relaxed)))
 }
 
 pub(crate) fn eid(text: &str) -> Eid {

@@ -7,6 +7,8 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use super::message::{self, Init, MAGIC, Message};
 use crate::{custody::Core, link::End};
 
+/// Contact header flag: this node speaks TLS.
+const CAN_TLS: u8 = 1;
 /// The largest segment that we take.
 pub(super) const SEGMENT: u64 = 1 << 20;
 
@@ -21,37 +23,61 @@ pub(super) struct Terms {
     pub(super) transfer: u64,
 }
 
-/// As the one that called.
+/// Exchanges contact headers as the one that called. `tls`: it is required.
+pub(super) async fn call<S: AsyncRead + AsyncWrite + Unpin>(
+    core: &Core,
+    stream: &mut S,
+    tls: bool,
+) -> Result<(), End> {
+    within(core, async {
+        header(stream, tls).await?;
+        greeting(stream, tls).await
+    })
+    .await
+}
+
+/// Exchanges contact headers as the one that was called. `tls`: it is required.
+pub(super) async fn answer<S: AsyncRead + AsyncWrite + Unpin>(
+    core: &Core,
+    stream: &mut S,
+    tls: bool,
+) -> Result<(), End> {
+    within(core, async {
+        let theirs = greeting(stream, tls).await;
+        // One of another version, or without TLS, is told ours, too (section 4.3).
+        header(stream, tls).await?;
+        theirs
+    })
+    .await
+}
+
+/// Agrees upon terms as the one that called.
 pub(super) async fn active<S: AsyncRead + AsyncWrite + Unpin>(
     core: &Core,
     stream: &mut S,
 ) -> Result<Terms, End> {
     within(core, async {
-        header(stream).await?;
-        greeting(stream).await?;
         write(stream, &Message::Init(ours(core)).encode()).await?;
-        terms(core, init(stream).await?)
+        terms(core, &init(stream).await?)
     })
     .await
 }
 
-/// As the one that was called.
+/// Agrees upon terms as the one that was called.
 pub(super) async fn passive<S: AsyncRead + AsyncWrite + Unpin>(
     core: &Core,
     stream: &mut S,
 ) -> Result<Terms, End> {
     within(core, async {
-        greeting(stream).await?;
-        header(stream).await?;
         let theirs = init(stream).await?;
         write(stream, &Message::Init(ours(core)).encode()).await?;
-        terms(core, theirs)
+        terms(core, &theirs)
     })
     .await
 }
 
 /// Within the time for it, and while the node runs.
-async fn within<T>(core: &Core, contact: impl Future<Output = Result<T, End>>) -> Result<T, End> {
+pub(super) async fn within<T>(core: &Core, contact: impl Future<Output = Result<T, End>>) -> Result<T, End> {
     let limited = core.clock.timeout(core.config.limits.handshake, contact);
     match core.stop.run_until_cancelled(limited).await {
         Some(Ok(result)) => result,
@@ -65,14 +91,15 @@ async fn write<S: AsyncWrite + Unpin>(stream: &mut S, octets: &[u8]) -> Result<(
     Ok(stream.flush().await?)
 }
 
-/// Our contact header, without TLS.
-async fn header<S: AsyncWrite + Unpin>(stream: &mut S) -> Result<(), End> {
+/// Our contact header.
+async fn header<S: AsyncWrite + Unpin>(stream: &mut S, tls: bool) -> Result<(), End> {
     let [a, b, c, d, version] = MAGIC;
-    write(stream, &[a, b, c, d, version, 0]).await
+    let flags = if tls { CAN_TLS } else { 0 };
+    write(stream, &[a, b, c, d, version, flags]).await
 }
 
 /// Reads theirs.
-async fn greeting<S: AsyncRead + Unpin>(stream: &mut S) -> Result<(), End> {
+async fn greeting<S: AsyncRead + Unpin>(stream: &mut S, tls: bool) -> Result<(), End> {
     let mut header = [0; 6];
     stream.read_exact(&mut header).await?;
     if header[..4] != MAGIC[..4] {
@@ -85,6 +112,11 @@ async fn greeting<S: AsyncRead + Unpin>(stream: &mut S) -> Result<(), End> {
             "it speaks TCPCL version {}, not 4",
             header[4]
         )));
+    }
+    if tls && header[5] & CAN_TLS == 0 {
+        return Err(End::Violation(
+            "it does not speak TLS, which is required".to_owned(),
+        ));
     }
     Ok(())
 }
@@ -111,7 +143,7 @@ fn ours(core: &Core) -> Init {
     }
 }
 
-fn terms(core: &Core, theirs: Init) -> Result<Terms, End> {
+fn terms(core: &Core, theirs: &Init) -> Result<Terms, End> {
     if theirs.strange {
         return Err(End::Violation(
             "it asks for an unknown session extension".to_owned(),

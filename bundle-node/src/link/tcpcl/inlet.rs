@@ -9,7 +9,8 @@ use super::{
 };
 use crate::{
     count::Count,
-    custody::{Core, Refusal, Taken},
+    custody::Core,
+    ingress::{Refusal, Taken},
     link::End,
 };
 
