@@ -205,6 +205,7 @@ fn message(now: Timestamp, body: Bytes, facts: lightpost_mail::lines::BodyFacts)
         upstream: None,
         accepted: now,
         hold: None,
+        notes: Vec::new(),
     })
 }
 

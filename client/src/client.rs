@@ -38,6 +38,7 @@ use crate::{
     discover::{Discovery, ResolverError},
     dispatch, housekeeping, ingest,
     ingest::smtp::Door,
+    screen::Screen,
 };
 
 /// How long running requests may take when the client is stopped.
@@ -162,6 +163,7 @@ impl Client {
             store: store.clone(),
             discovery: discovery.clone(),
             clock: clock.clone(),
+            screen: Screen::new(&config, &clock),
         });
         let router = ingest::router(acceptance.clone());
         let mut listeners = JoinSet::new();

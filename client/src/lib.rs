@@ -8,6 +8,7 @@ mod dispatch;
 mod housekeeping;
 mod ids;
 mod ingest;
+mod screen;
 
 pub use client::{Client, StartError};
 pub use config::Config;

@@ -122,12 +122,44 @@ impl Spool {
 
 impl Drop for Spool {
     fn drop(&mut self) {
-        // A request whose peer went away is dropped in the middle; its octets should not wait for the next start.
-        let Some(body) = self.body.take() else { return };
-        let store = self.store.clone();
-        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            runtime.spawn(async move { discard(&*store, body).await });
-        }
+        discard_later(&self.store, self.body.take());
+    }
+}
+
+/// Removes a finished body when it is dropped, unless that is kept.
+pub struct Guard {
+    store: Arc<dyn Store>,
+    body: Option<BodyId>,
+}
+
+impl Guard {
+    /// Guards a body.
+    pub fn new(store: Arc<dyn Store>, body: &NewBody) -> Self {
+        let body = match body {
+            NewBody::Inline(_) => None,
+            NewBody::Spooled(body) => Some(*body),
+        };
+        Self { store, body }
+    }
+
+    /// The body stays.
+    pub fn keep(mut self) {
+        self.body = None;
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        discard_later(&self.store, self.body.take());
+    }
+}
+
+/// A request whose peer went away is dropped in the middle; its octets should not wait for the next start.
+fn discard_later(store: &Arc<dyn Store>, body: Option<BodyId>) {
+    let Some(body) = body else { return };
+    let store = store.clone();
+    if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+        runtime.spawn(async move { discard(&*store, body).await });
     }
 }
 

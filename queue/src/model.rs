@@ -52,6 +52,8 @@ pub struct NewMessage {
     pub accepted: Timestamp,
     /// Why it waits for an operator, if it does.
     pub hold: Option<String>,
+    /// What was found out about it, one line each, for the history.
+    pub notes: Vec<String>,
 }
 
 /// A recipient on its way into the queue.
@@ -467,7 +469,7 @@ pub struct RecipientView {
 pub struct EventView {
     /// When.
     pub at: Timestamp,
-    /// `accepted`, `sent`, `delivered`, `failed`, `expired`, `deferred`, `awaiting`, `held`, `released`, `retried`, `cancelled`,
+    /// `accepted`, `screened`, `sent`, `delivered`, `failed`, `expired`, `deferred`, `awaiting`, `held`, `released`, `retried`, `cancelled`,
     /// `interrupted`, `notified`.
     pub kind: String,
     /// The recipient that it concerns; absent when all.

@@ -41,6 +41,7 @@ fn message(id: Ulid, now: Timestamp) -> NewMessage {
         upstream: None,
         accepted: now,
         hold: None,
+        notes: Vec::new(),
     }
 }
 

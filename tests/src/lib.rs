@@ -1,4 +1,4 @@
-//! Fixtures for the tests that run the release binary against real peers: Postfix, Exim, OpenSMTPD, Dovecot, NSD, an independent
+//! Fixtures for the tests that run the release binary against real peers: Postfix, Exim, OpenSMTPD, Dovecot, NSD, Rspamd, an independent
 //! HTTP/3 client and curl, each a process of its own on addresses and in folders of its own.
 //!
 //! A test makes a [`Site`] first: a temporary folder and loopback addresses that no other test has, so that tests run
@@ -28,6 +28,7 @@ pub mod postfix;
 pub mod private_root;
 pub mod process;
 pub mod programs;
+pub mod rspamd;
 pub mod site;
 pub mod sites;
 pub mod smtp;

@@ -5,6 +5,7 @@ use lightpost_mail::{Sender, lines::BodyFacts, trace::Hops};
 use lightpost_queue::NewBody;
 
 use super::{Acceptance, Draft, Refusal, Source};
+use crate::screen::Mail;
 
 /// A spooled body, our trace field in front of it.
 #[derive(Clone, Debug)]
@@ -15,6 +16,23 @@ pub(crate) struct Spooled {
     pub(crate) facts: BodyFacts,
     /// The hops in its header section, ours not included.
     pub(crate) hops: Hops,
+    /// What was found out about it, for the history.
+    pub(crate) notes: Vec<String>,
+    /// Why it has to wait for an operator, if it has.
+    pub(crate) hold: Option<String>,
+}
+
+impl Spooled {
+    /// A body about which nothing else is known.
+    pub(crate) fn new(body: NewBody, facts: BodyFacts, hops: Hops) -> Self {
+        Self {
+            body,
+            facts,
+            hops,
+            notes: Vec::new(),
+            hold: None,
+        }
+    }
 }
 
 impl Acceptance {
@@ -40,11 +58,23 @@ impl Acceptance {
     async fn judge(
         &self,
         draft: &Draft,
-        _source: &Source,
-        _sender: &Sender,
+        source: &Source,
+        sender: &Sender,
         spooled: Spooled,
     ) -> Result<Spooled, Refusal> {
         self.no_loop(draft, &spooled.hops).await?;
-        Ok(spooled)
+        let Some(screen) = &self.screen else {
+            return Ok(spooled);
+        };
+        // Others are asked, and meanwhile the caller may leave.
+        let guard = spool::Guard::new(self.store.clone(), &spooled.body);
+        let mail = Mail {
+            draft,
+            source,
+            sender,
+        };
+        let screened = screen.mail(&mail, &self.store, spooled).await;
+        guard.keep();
+        screened
     }
 }

@@ -27,7 +27,7 @@ use lightpost_mail::{
 use lightpost_queue::{Enqueued, NewMessage, NewRecipient, Store, StoreError, Submission};
 use ulid::Ulid;
 
-use crate::{config::Config, discover::Discovery};
+use crate::{config::Config, discover::Discovery, screen::Screen};
 
 pub(crate) use message::Spooled;
 pub(crate) use refusal::Refusal;
@@ -46,6 +46,8 @@ pub(crate) struct Acceptance {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) discovery: Arc<Discovery>,
     pub(crate) clock: Clock,
+    /// Looks at contents; nobody does when `None`.
+    pub(crate) screen: Option<Screen>,
 }
 
 /// Who hands a mail over, and how.
@@ -214,7 +216,8 @@ impl Draft {
             origin_id,
             upstream: spooled.hops.upstream,
             accepted: self.at,
-            hold: None,
+            hold: spooled.hold,
+            notes: spooled.notes,
         }
     }
 }

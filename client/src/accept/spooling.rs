@@ -105,11 +105,8 @@ impl Spooling {
         let pushed = self.spool.push(&self.scratch).await;
         pushed.map_err(|error| limited(self.limit, error))?;
         let body = self.spool.finish().await;
-        Ok(Spooled {
-            body: body.map_err(|error| limited(self.limit, error))?,
-            facts,
-            hops,
-        })
+        let body = body.map_err(|error| limited(self.limit, error))?;
+        Ok(Spooled::new(body, facts, hops))
     }
 }
 

@@ -6,6 +6,7 @@ mod quotas;
 mod receive;
 mod recipients;
 mod routes;
+mod screen;
 
 use std::{
     collections::BTreeMap,
@@ -26,6 +27,7 @@ pub use receive::Receive;
 pub use recipients::{Recipients, RecipientsError};
 pub(crate) use routes::gateway;
 pub use routes::{Pattern, Route};
+pub use screen::{Rspamd, Screen};
 
 /// Everything that an operator can set. Built by [`Config::load`] only.
 #[derive(Clone, Debug)]
@@ -58,6 +60,8 @@ pub struct Config {
     pub routes: Vec<Route>,
     /// How much may be sent in a day.
     pub quotas: Vec<Quota>,
+    /// What is looked at besides the envelope; nothing when `None`.
+    pub screen: Option<Screen>,
 }
 
 /// `[ingest]`
@@ -151,6 +155,7 @@ fn walk(root: &Section<'_>) -> Option<Config> {
     let paths = paths::read(root);
     let routes = routes::read(root, &paths);
     let quotas = quotas::read(root);
+    let screen = screen::read(&root.section("screen"));
     let paths = paths
         .into_iter()
         .filter_map(|(name, path)| Some((name, path?)))
@@ -169,6 +174,7 @@ fn walk(root: &Section<'_>) -> Option<Config> {
         paths,
         routes,
         quotas,
+        screen,
     })
 }
 

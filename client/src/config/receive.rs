@@ -1,17 +1,12 @@
 //! `[smtp]` and `[lmtp]`: listeners for an MTA's mail.
 
-use std::{
-    net::{IpAddr, SocketAddr},
-    path::PathBuf,
-    sync::Arc,
-    time::Duration,
-};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use ipnet::IpNet;
 use lightpost_config::Section;
 use lightpost_transport::tls::{self, TlsError};
 
-use super::{file, positive, span};
+use super::{file, positive, screen::networks, span};
 
 /// `[smtp]` or `[lmtp]`
 #[derive(Clone, Debug)]
@@ -75,20 +70,7 @@ pub(super) fn read(section: &Section<'_>, sample: &str) -> Option<Receive> {
         );
     }
     let named = section.get::<Vec<String>>("clients").unwrap_or_default();
-    let mut clients = Vec::new();
-    for text in &named {
-        match text
-            .parse::<IpNet>()
-            .or_else(|_| text.parse::<IpAddr>().map(IpNet::from))
-        {
-            Ok(net) => clients.push(net.trunc()),
-            Err(_) => section.wrong(
-                "clients",
-                format!("\"{text}\" is not a network"),
-                "write \"192.0.2.0/24\", \"2001:db8::/32\" or an address".into(),
-            ),
-        }
-    }
+    let clients = networks(section, "clients").unwrap_or_default();
     let open = |address: &SocketAddr| !address.ip().is_loopback() && named.is_empty();
     if let Some(address) = listen.filter(open)
         && client_trust.is_none()

@@ -25,6 +25,7 @@ fn the_sample_is_right() {
     assert_eq!(moon.concurrency, 64);
     assert!(moon.reply(0) > Duration::from_secs(7200));
     assert!(config.local.target().is_ok());
+    assert!(config.screen.is_none());
 }
 
 #[test]
@@ -47,6 +48,12 @@ fn every_key_of_the_sample_that_is_commented_out_is_right_too() {
     assert!(config.ingest.tokens.is_some() && config.paths["moon"].token.is_some());
     assert_eq!(config.routes[1].gateways.len(), 2);
     assert!(config.routes[0].recipients.is_some() && config.quotas.len() == 2);
+    let screen = config.screen.as_ref().unwrap();
+    assert_eq!(screen.trusted_relays.len(), 2);
+    assert_eq!(
+        screen.rspamd.as_ref().unwrap().url,
+        "http://127.0.0.1:11333/checkv2"
+    );
     let smtp = config.smtp.as_ref().unwrap();
     assert!(smtp.identity.is_some() && smtp.client_trust.is_some() && smtp.clients.len() == 1);
     let lmtp = config.lmtp.as_ref().unwrap();

@@ -137,11 +137,7 @@ async fn take(
         return Ok((None, receipt));
     };
     let (envelope, draft) = (transaction.envelope, judged.draft);
-    let spooled = Spooled {
-        body,
-        facts: transaction.facts,
-        hops: transaction.hops,
-    };
+    let spooled = Spooled::new(body, transaction.facts, transaction.hops);
     let spooled = match upload
         .ingestion
         .message(&draft, source, &envelope.sender, spooled)

@@ -200,6 +200,7 @@ mod tests {
             discovery: Arc::new(crate::discover::Discovery::new(&config, clock.clone()).unwrap()),
             config: config.clone(),
             clock,
+            screen: None,
         });
         let door = |protocol, settings: &Option<Receive>| Door {
             acceptance: acceptance.clone(),

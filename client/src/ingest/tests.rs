@@ -58,6 +58,7 @@ impl Bench {
                 store: store.clone(),
                 discovery,
                 clock,
+                screen: None,
             })),
             store,
             _folder: folder,
@@ -192,6 +193,7 @@ async fn a_time_to_deliver_by_is_kept_or_refused() {
         store: mars.store.clone(),
         config,
         clock,
+        screen: None,
     };
     let (sender, recipient) = ("<a@b.example> BY=90;R", "<b@moon.example>");
     let refusal = acceptance

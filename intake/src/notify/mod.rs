@@ -151,6 +151,7 @@ impl Reporter {
             upstream: None,
             accepted: now,
             hold: None,
+            notes: Vec::new(),
         }
     }
 

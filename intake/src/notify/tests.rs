@@ -88,6 +88,7 @@ impl World {
             upstream: None,
             accepted,
             hold: None,
+            notes: Vec::new(),
         };
         let id = message.id;
         let submission = Submission {

@@ -50,6 +50,7 @@ impl World {
             upstream: None,
             accepted: now,
             hold: None,
+            notes: Vec::new(),
         };
         let submission = Submission {
             key: None,

@@ -13,6 +13,7 @@ pub struct Hops {
     /// Those of them that carry our own name behind `by`, the last passage first.
     pub own: Vec<Passage>,
     /// The id that who handed the mail over has given it, where the first field of all is a `Received` that tells: printable, 64 octets at most.
+    /// Fields that a relay adds before its own `Received` are not counted.
     pub upstream: Option<String>,
 }
 
@@ -42,7 +43,8 @@ pub fn hops(headers: &[u8], own_name: &str) -> Hops {
     let (mut rest, mut first) = (headers, true);
     while let Some((field, tail)) = next_field(rest) {
         rest = tail;
-        let is_first = std::mem::take(&mut first);
+        let is_first = first;
+        first = first && is_prefixed(field);
         let Some(value) = received(field) else {
             continue;
         };
@@ -62,11 +64,31 @@ pub fn hops(headers: &[u8], own_name: &str) -> Hops {
     hops
 }
 
+/// Whether it is a field that relays put before their `Received`: results of checks (RFC 8601, RFC 8617) and marks.
+fn is_prefixed(field: &[u8]) -> bool {
+    let begins = |name: &str| {
+        let start = field.get(..name.len());
+        start.is_some_and(|start| start.eq_ignore_ascii_case(name.as_bytes()))
+    };
+    ["X-", "ARC-", "Authentication-Results:"].into_iter().any(begins)
+}
+
 /// An id that can be kept and shown.
 fn id(word: &[u8]) -> Option<String> {
     let word = str::from_utf8(word).ok()?;
     let fine = word.len() <= ID_MAX && word.bytes().all(|octet| octet.is_ascii_graphic());
     fine.then(|| word.to_owned())
+}
+
+/// The values of the `Received` fields of a header section, the latest first, folded as they are.
+pub fn received_values(headers: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut rest = headers;
+    std::iter::from_fn(move || {
+        let (field, tail) = next_field(rest)?;
+        rest = tail;
+        Some(field)
+    })
+    .filter_map(received)
 }
 
 /// The next field with its folded lines, and what follows; `None` at the empty line and at the end.

@@ -105,6 +105,11 @@ fn the_id_of_who_handed_over_stands_in_the_first_field() {
             Some("4Zx9"),
         ),
         ("Subject: x\r\nReceived: by b id 2\r\n", None),
+        (
+            "X-Spam: Yes\r\nAuthentication-Results: a; none\r\nReceived: by b id 2\r\n",
+            Some("2"),
+        ),
+        ("X-Spam: Yes\r\nSubject: x\r\nReceived: by b id 2\r\n", None),
         ("Received: by a; id 1\r\n", None),
         ("Received: by a id J\u{f6}rg\r\n", None),
         ("", None),

@@ -62,6 +62,7 @@ pub(crate) fn mail(number: u128, recipients: Vec<NewRecipient>) -> NewMessage {
         upstream: None,
         accepted: at(0),
         hold: None,
+        notes: Vec::new(),
     }
 }
 

@@ -356,6 +356,9 @@ fn record(tx: &mut Tx<'_>, seq: i64, message: &NewMessage) {
         });
     };
     event("accepted", &detail);
+    for note in &message.notes {
+        event("screened", note);
+    }
     if let Some(reason) = &message.hold {
         event("held", reason);
     }

@@ -108,6 +108,7 @@ pub(super) fn judge(
                     upstream: transaction.hops.upstream,
                     accepted: now,
                     hold: None,
+                    notes: Vec::new(),
                 });
             }
             body => verdicts.unused.extend(body),

@@ -87,6 +87,7 @@ impl World {
             upstream: None,
             accepted: now,
             hold: None,
+            notes: Vec::new(),
         };
         let submission = Submission {
             key: None,
@@ -527,6 +528,7 @@ async fn onward_rate() {
             upstream: None,
             accepted: now,
             hold: None,
+            notes: Vec::new(),
         });
         let submission = Submission {
             key: None,

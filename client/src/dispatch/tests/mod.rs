@@ -264,6 +264,7 @@ async fn enqueue(
         upstream: None,
         accepted: now,
         hold: None,
+        notes: Vec::new(),
     };
     let submission = Submission {
         key: None,

@@ -11,6 +11,7 @@ async fn accept(bench: &Bench, client: &Client, sender: &str, recipient: &str, b
         store: client.store().clone(),
         discovery: client.discovery().clone(),
         clock: Clock::system(),
+        screen: None,
     };
     let (sender, recipient) = (sender.parse().unwrap(), recipient.parse().unwrap());
     let mut draft = acceptance.draft();
