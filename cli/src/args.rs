@@ -62,6 +62,9 @@ pub(crate) enum Command {
     /// Watch mails cross eight light seconds on this machine: no root, no configuration, no other software.
     #[command(after_long_help = DEMO)]
     Demo(Demo),
+    /// The process that talks to an ION node; started by the agent and the gateway themselves.
+    #[command(hide = true)]
+    IonAgent,
 }
 
 const CLIENT: &str = "\

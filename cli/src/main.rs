@@ -8,6 +8,7 @@ mod demo;
 mod discover;
 mod endpoint;
 mod failure;
+mod ion_agent;
 mod output;
 mod problem;
 mod profile;
@@ -41,6 +42,7 @@ fn main() -> ExitCode {
         Command::Profile(options) => profile::run(&options, output),
         Command::Bsmtp(options) => bsmtp::run(&options, output),
         Command::Demo(options) => demo::run(&options, output),
+        Command::IonAgent => ion_agent::run(),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

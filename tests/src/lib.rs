@@ -19,6 +19,7 @@ pub mod exim;
 pub mod full_disk;
 pub mod http;
 pub mod imap;
+pub mod ion;
 pub mod lmtp_tap;
 pub mod nsd;
 pub mod opensmtpd;

@@ -1,0 +1,416 @@
+//! The helper process: `lightpost ion-agent`. It alone has ION in its memory.
+//!
+//! The relay starts it with one end of a socket pair as standard input ([`crate::protocol`]). Three threads: the first talks to the relay, one
+//! hands bundles over ([`orders`]), one takes bundles ([`inbox`]). ION's calls can hang, so none of them is made on the first.
+//!
+//! It ends on request, on SIGTERM, when the relay is gone and when the node stops, always outside of a transaction: a process that dies inside
+//! one locks the whole node. SIGINT is the relay's business: a terminal sends it to both.
+
+mod inbox;
+mod orders;
+
+use std::{
+    io,
+    os::{
+        fd::AsFd,
+        unix::{fs::OpenOptionsExt, net::UnixStream as StdUnixStream},
+    },
+    path::{Path, PathBuf},
+    sync::{Arc, mpsc as channel},
+    thread,
+    time::Duration,
+};
+
+use bytes::{Bytes, BytesMut};
+use lightpost_clock::Clock;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{
+        UnixStream,
+        unix::{OwnedReadHalf, OwnedWriteHalf},
+    },
+    signal::unix::{Signal, SignalKind, signal},
+    sync::{mpsc, oneshot},
+};
+
+use self::{inbox::Window, orders::Work};
+use crate::{
+    library::{Libraries, Node, OpenError},
+    protocol::{self, Event, FrameError, Outcome, Request, Trouble, VERSION},
+    spool, words,
+};
+
+/// How long attaching may take before the node is reported as locked.
+const ATTACH: Duration = Duration::from_secs(10);
+/// How long the relay may take to say what to do.
+const START: Duration = Duration::from_secs(10);
+/// How long the threads may take to end while none of them is inside a transaction.
+const END: Duration = Duration::from_secs(10);
+/// Requests that wait for their turn.
+const WAITING: usize = 256;
+
+/// Why the helper ended, other than by request.
+#[derive(Debug, thiserror::Error)]
+pub enum HelperError {
+    /// Standard input is not a socket.
+    #[error(
+        "`ion-agent` is started by `lightpost client` and `lightpost server` themselves, for paths that lead through ION"
+    )]
+    ByHand,
+    /// The relay speaks another version, or not at all.
+    #[error("the relay does not speak version {VERSION} of the helper's protocol")]
+    Protocol,
+    /// The system refuses.
+    #[error("the helper for ION cannot run: {0}")]
+    System(#[from] io::Error),
+    /// The relay was told.
+    #[error("{0}")]
+    Node(String),
+}
+
+/// Where events go; what is told after the relay's end is lost with it.
+type Events = mpsc::UnboundedSender<Event>;
+
+/// Runs the helper until the relay, a signal or the node ends it.
+///
+/// # Errors
+/// [`HelperError`]
+pub fn run() -> Result<(), HelperError> {
+    let socket = socket()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let result = runtime.block_on(converse(socket));
+    // A thread that hangs in ION is not waited for any longer.
+    runtime.shutdown_background();
+    result
+}
+
+/// Takes the socket from standard input, which is /dev/null from here on: nothing that ION starts shall hold it.
+fn socket() -> Result<StdUnixStream, HelperError> {
+    let owned = io::stdin().as_fd().try_clone_to_owned()?;
+    let socket = StdUnixStream::from(owned);
+    socket.peer_addr().map_err(|_| HelperError::ByHand)?;
+    socket.set_nonblocking(true)?;
+    let nothing = std::fs::File::open("/dev/null")?;
+    rustix::stdio::dup2_stdin(&nothing).map_err(io::Error::from)?;
+    Ok(socket)
+}
+
+/// What the relay asks for at the start.
+struct Start {
+    endpoint: String,
+    number: u64,
+    service: u32,
+    spool: PathBuf,
+    largest: u64,
+}
+
+async fn converse(socket: StdUnixStream) -> Result<(), HelperError> {
+    let clock = Clock::system();
+    // Taken over, so that it does not end the process.
+    let _interrupt = signal(SignalKind::interrupt())?;
+    let (reader, writer) = UnixStream::from_std(socket)?.into_split();
+    let mut relay = Relay {
+        reader,
+        buffer: BytesMut::new(),
+        terminate: signal(SignalKind::terminate())?,
+    };
+    let (events, told) = mpsc::unbounded_channel();
+    let telling = tokio::spawn(tell(writer, told));
+    let _ = events.send(Event::Hello {
+        protocol: VERSION,
+        process: std::process::id(),
+    });
+    let started = clock.timeout(START, relay.start()).await;
+    let start = started.map_err(|_| HelperError::Protocol)??;
+    let result = serve(start, &mut relay, &events, &clock).await;
+    drop(events);
+    let _ = clock.timeout(END, telling).await;
+    result
+}
+
+/// Writes events to the relay.
+async fn tell(mut writer: OwnedWriteHalf, mut told: mpsc::UnboundedReceiver<Event>) {
+    while let Some(event) = told.recv().await {
+        let Ok(mut frames) = protocol::encode(&event, &[]) else {
+            continue;
+        };
+        // Whatever else is there goes with it.
+        while frames.len() < 1 << 16
+            && let Ok(event) = told.try_recv()
+        {
+            frames.extend(protocol::encode(&event, &[]).unwrap_or_default());
+        }
+        if writer.write_all(&frames).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// The relay's end of the conversation; SIGTERM counts as its end.
+struct Relay {
+    reader: OwnedReadHalf,
+    buffer: BytesMut,
+    terminate: Signal,
+}
+
+impl Relay {
+    /// The next request; `None` when the relay is gone. Nothing is lost when this is dropped.
+    async fn next(&mut self) -> Result<Option<(Request, Bytes)>, FrameError> {
+        loop {
+            if let Some(frame) = protocol::decode(&mut self.buffer)? {
+                return Ok(Some(frame));
+            }
+            tokio::select! {
+                read = self.reader.read_buf(&mut self.buffer) => match read {
+                    Ok(0) | Err(_) => return Ok(None),
+                    Ok(_) => {}
+                },
+                _ = self.terminate.recv() => return Ok(None),
+            }
+        }
+    }
+
+    /// Returns when the relay wants the end. Before the node is open nothing else is asked; what is done then was there before this helper.
+    async fn end(&mut self) {
+        while let Ok(Some((Request::Done { .. }, _))) = self.next().await {}
+    }
+
+    async fn start(&mut self) -> Result<Start, HelperError> {
+        let Ok(Some((
+            Request::Start {
+                protocol: VERSION,
+                endpoint,
+                spool,
+                largest,
+            },
+            _,
+        ))) = self.next().await
+        else {
+            return Err(HelperError::Protocol);
+        };
+        let (number, service) = numbers(&endpoint).ok_or(HelperError::Protocol)?;
+        Ok(Start {
+            endpoint,
+            number,
+            service,
+            spool,
+            largest,
+        })
+    }
+}
+
+/// The numbers of an endpoint `ipn:NODE.SERVICE`.
+fn numbers(endpoint: &str) -> Option<(u64, u32)> {
+    let (node, service) = endpoint.strip_prefix("ipn:")?.split_once('.')?;
+    Some((node.parse().ok()?, service.parse().ok()?))
+}
+
+/// Opens everything, step by step, and serves until the end.
+async fn serve(start: Start, relay: &mut Relay, events: &Events, clock: &Clock) -> Result<(), HelperError> {
+    let fail = |trouble: Trouble| {
+        let text = format!("{}; {}", trouble.why, trouble.remedy);
+        let _ = events.send(Event::Down(trouble));
+        Err(HelperError::Node(text))
+    };
+    let lock = tokio::select! {
+        lock = lock_spool(&start.spool, events, clock) => lock,
+        () = relay.end() => return Ok(()),
+    };
+    let _lock = match lock {
+        Ok(lock) => lock,
+        Err(error) => return fail(words::disk(&start.spool, &error)),
+    };
+    let _ = events.send(Event::Spool);
+    let writer = match spool::Writer::new(&start.spool) {
+        Ok(writer) => writer,
+        Err(error) => return fail(words::disk(&start.spool, &error)),
+    };
+    let node = tokio::select! {
+        node = attach(start.number, start.service, events, clock) => node,
+        // The thread hangs waiting for the node's lock, so it is not inside.
+        () = relay.end() => return Ok(()),
+    };
+    let node = match node {
+        Ok(node) => Arc::new(node),
+        Err(error) => return fail(trouble(&error, &start.endpoint)),
+    };
+    let _ = events.send(Event::Up);
+    let (window, mut threads) = Threads::start(&node, writer, &start, events, clock);
+    let ended = work(relay, &mut threads, &window, events, clock).await;
+    threads.end(node, clock).await;
+    match ended {
+        Some(trouble) => fail(trouble),
+        None => Ok(()),
+    }
+}
+
+fn trouble(error: &Unopened, endpoint: &str) -> Trouble {
+    match error {
+        Unopened::Libraries(tried) => words::no_libraries(tried),
+        Unopened::Node(OpenError::Absent(said)) => words::absent(said),
+        Unopened::Node(OpenError::Stopped) => words::stopped(),
+        Unopened::Node(OpenError::Endpoint(said)) => words::endpoint(endpoint, said),
+    }
+}
+
+/// Waits for the spool's lock, and tells when another helper has it.
+async fn lock_spool(folder: &Path, events: &Events, clock: &Clock) -> io::Result<std::fs::File> {
+    let file = std::fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(spool::lock_file(folder))?;
+    for attempt in 0_u32.. {
+        match file.try_lock() {
+            Ok(()) => break,
+            Err(std::fs::TryLockError::WouldBlock) => {}
+            Err(std::fs::TryLockError::Error(error)) => return Err(error),
+        }
+        // A helper whose relay was killed needs a moment to end.
+        if attempt == 30 {
+            let _ = events.send(Event::Down(words::busy(folder)));
+        }
+        clock.sleep(Duration::from_millis(100)).await;
+    }
+    Ok(file)
+}
+
+enum Unopened {
+    Libraries(Vec<String>),
+    Node(OpenError),
+}
+
+/// Loads the libraries and opens the endpoint, and tells when it takes too long; goes on when a locked node is unlocked.
+async fn attach(number: u64, service: u32, events: &Events, clock: &Clock) -> Result<Node, Unopened> {
+    let (opened, mut opening) = oneshot::channel();
+    thread::spawn(move || {
+        let libraries = Libraries::load().map_err(Unopened::Libraries);
+        let _ = opened.send(libraries.and_then(|it| it.open(number, service).map_err(Unopened::Node)));
+    });
+    let node = match clock.timeout(ATTACH, &mut opening).await {
+        Ok(node) => node,
+        Err(_) => {
+            let _ = events.send(Event::Down(words::locked()));
+            opening.await
+        }
+    };
+    node.unwrap_or_else(|_| {
+        Err(Unopened::Node(OpenError::Absent(
+            "the thread that attaches ended".into(),
+        )))
+    })
+}
+
+/// The threads that call ION. They end when this is dropped.
+struct Threads {
+    orders: Option<channel::SyncSender<Work>>,
+    stop: Option<channel::Sender<()>>,
+    ended: mpsc::Receiver<Option<Trouble>>,
+    handles: Vec<thread::JoinHandle<()>>,
+}
+
+impl Threads {
+    fn start(
+        node: &Arc<Node>,
+        writer: spool::Writer,
+        start: &Start,
+        events: &Events,
+        clock: &Clock,
+    ) -> (Arc<Window>, Self) {
+        let window = Arc::new(Window::default());
+        let (orders, taken) = channel::sync_channel(WAITING);
+        let (stop, stopped) = channel::channel();
+        let (over, ended) = mpsc::channel(2);
+        let sending = {
+            let (node, events, clock, over) = (Arc::clone(node), events.clone(), clock.clone(), over.clone());
+            thread::spawn(move || {
+                let trouble = orders::run(&node, &taken, &events, &clock);
+                drop(node);
+                let _ = over.try_send(trouble);
+            })
+        };
+        let mut inbox = inbox::Inbox {
+            node: Arc::clone(node),
+            writer,
+            folder: start.spool.clone(),
+            largest: start.largest,
+            window: Arc::clone(&window),
+            events: events.clone(),
+        };
+        let receiving = thread::spawn(move || {
+            let trouble = inbox.run(&stopped);
+            drop(inbox);
+            let _ = over.try_send(trouble);
+        });
+        let threads = Self {
+            orders: Some(orders),
+            stop: Some(stop),
+            ended,
+            handles: vec![sending, receiving],
+        };
+        (window, threads)
+    }
+
+    /// Lets the threads finish what they are at, and the node go. Never while a thread is inside a transaction.
+    async fn end(mut self, node: Arc<Node>, clock: &Clock) {
+        self.orders = None;
+        self.stop = None;
+        let mut patience = END;
+        while self.handles.iter().any(|handle| !handle.is_finished()) {
+            let pause = Duration::from_millis(5);
+            clock.sleep(pause).await;
+            patience = patience.saturating_sub(pause);
+            if patience.is_zero() && !node.is_inside() {
+                // It hangs before the node's lock, and nothing of ours is inside.
+                return;
+            }
+        }
+        if let Some(node) = Arc::into_inner(node) {
+            node.close();
+        }
+    }
+}
+
+/// Passes requests on until the relay wants the end, or a thread has ended by itself: then why.
+async fn work(
+    relay: &mut Relay,
+    threads: &mut Threads,
+    window: &Window,
+    events: &Events,
+    clock: &Clock,
+) -> Option<Trouble> {
+    loop {
+        let next = tokio::select! {
+            next = relay.next() => next,
+            trouble = threads.ended.recv() => return trouble.flatten(),
+        };
+        let Ok(Some((request, payload))) = next else {
+            return None;
+        };
+        let (id, work) = match request {
+            Request::Send(order) => (order.id, Work::send(order, payload, clock.instant())),
+            Request::Cancel { id, time, sequence } => (id, Work::Cancel { id, time, sequence }),
+            Request::Ping { id } => (id, Work::Ping { id }),
+            Request::Done { deliveries, octets } => {
+                window.done(deliveries, octets);
+                continue;
+            }
+            Request::Stop | Request::Start { .. } => return None,
+        };
+        let passed = threads
+            .orders
+            .as_ref()
+            .is_some_and(|orders| orders.try_send(work).is_ok());
+        if !passed {
+            let _ = events.send(Event::Answer {
+                id,
+                outcome: Outcome::NoRoom {
+                    why: "too many requests wait for ION".into(),
+                },
+            });
+        }
+    }
+}
