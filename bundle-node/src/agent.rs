@@ -87,7 +87,11 @@ impl NodeAgent {
             .await
             .map_err(|error| error.to_string())?;
         let bundle = head::stored(&data)?;
-        let payload = head::payload(&bundle, &data).ok_or("its payload is encrypted")?;
+        let payload = self
+            .core()
+            .keyring
+            .payload(&bundle, &data)
+            .ok_or("no key decrypts it")?;
         if bundle.flags.is_admin_record {
             let report = report::read(&bundle.id.source, &payload)?;
             return Ok((Content::Report(report), None));
@@ -161,9 +165,7 @@ impl Agent for NodeAgent {
             Class::Normal => 1,
             Class::Expedited => 2,
         };
-        let (id, record) = core
-            .record(draft, place, rank)
-            .map_err(|error| SendError::Refused(error.to_string()))?;
+        let (id, record) = core.record(draft, place, rank).map_err(SendError::Refused)?;
         let refused = |error| self.refused(error, octets);
         let putting = core
             .store

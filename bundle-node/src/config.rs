@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use crate::eid::Pattern;
+use crate::{eid::Pattern, security::Security};
 
 /// A node: who it is, where it keeps bundles, whom it knows.
 #[derive(Clone, Debug)]
@@ -19,6 +19,8 @@ pub struct NodeConfig {
     pub neighbours: Vec<Neighbour>,
     /// Which destinations are reached through whom; the first that matches.
     pub routes: Vec<Route>,
+    /// Signatures and encryption.
+    pub security: Security,
     /// Its bounds.
     pub limits: Limits,
 }
@@ -33,6 +35,7 @@ impl NodeConfig {
             listeners: Vec::new(),
             neighbours: Vec::new(),
             routes: Vec::new(),
+            security: Security::default(),
             limits: Limits::default(),
         }
     }

@@ -33,6 +33,8 @@ pub enum Count {
     NoRoom,
     /// What came and was not a bundle, or one that must not go on.
     Malformed,
+    /// Bundles deleted because they are not signed as their source has to sign them, or cannot be decrypted.
+    Unverified,
     /// Connections ended because the other node broke the rules of its framing.
     Violations,
     /// Transfers that a neighbour refused.
@@ -40,7 +42,7 @@ pub enum Count {
 }
 
 /// Their names, in the same order.
-const NAMES: [&str; 11] = [
+const NAMES: [&str; 12] = [
     "sent",
     "received",
     "duplicates",
@@ -50,6 +52,7 @@ const NAMES: [&str; 11] = [
     "deleted",
     "no_room",
     "malformed",
+    "unverified",
     "violations",
     "refused",
 ];

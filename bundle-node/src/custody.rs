@@ -22,6 +22,7 @@ use crate::{
     eid,
     feed::{Feed, Held},
     link::peer::Peer,
+    security::Keyring,
     store::{Place, Record, Store, StoreError},
 };
 
@@ -38,6 +39,7 @@ pub(crate) struct Core {
     pub(crate) store: Arc<Store>,
     pub(crate) stamps: Stamps,
     pub(crate) counters: Counters,
+    pub(crate) keyring: Keyring,
     pub(crate) services: HashMap<u32, Arc<Feed>>,
     pub(crate) peers: HashMap<String, Arc<Peer>>,
     /// Octets of bundles that are under way from others, in KiB.
@@ -134,7 +136,7 @@ impl Core {
         match self.record(draft, place, NORMAL) {
             Ok((_, record)) => vec![record],
             Err(error) => {
-                tracing::error!(%error, "a status report could not be made");
+                tracing::error!(error, "a status report could not be made");
                 Vec::new()
             }
         }
@@ -146,10 +148,11 @@ impl Core {
         draft: Draft<'_>,
         place: Place,
         rank: u8,
-    ) -> Result<(BundleId, Record), hardy_bpv7::builder::Error> {
+    ) -> Result<(BundleId, Record), String> {
         let now = self.clock.now();
         let destination = draft.destination.to_string();
-        let (bundle, data) = make::make(draft, self.stamps.next(now))?;
+        let (bundle, data) = make::make(draft, self.stamps.next(now)).map_err(|error| error.to_string())?;
+        let (bundle, data) = self.keyring.protect(bundle, data)?;
         let received = now.as_millisecond();
         let record = Record {
             key: head::key(&bundle.id),

@@ -72,6 +72,17 @@ impl Core {
                 return Err(Refusal::Unacceptable);
             }
         };
+        // What only passes is for its destination to verify.
+        let verified = match &place {
+            Place::Neighbour(_) => None,
+            _ => match self.keyring.verify(bundle, &arrived.data) {
+                Ok(verified) => verified,
+                Err(doubt) => {
+                    self.counters.fault(Count::Unverified, &self.clock, peer, &doubt);
+                    return Ok(self.delete(bundle, doubt.reason));
+                }
+            },
+        };
         let also = self.reports(bundle, ReportEvent::Received, ReasonCode::NoAdditionalInformation);
         let whole = match &place {
             Place::Parts(key) => Some(key.clone()),
@@ -84,7 +95,7 @@ impl Core {
             destination: bundle.destination.to_string(),
             received,
             expires,
-            verified: None,
+            verified,
             data: arrived.data,
             stamp: None,
             part,
@@ -153,7 +164,8 @@ impl Core {
         if !bundle.flags.is_admin_record {
             return Err("a bundle for the node itself that is no administrative record".to_owned());
         }
-        let payload = head::payload(bundle, data).ok_or("an administrative record that is encrypted")?;
+        let payload = self.keyring.payload(bundle, data);
+        let payload = payload.ok_or("an administrative record that no key decrypts")?;
         let about = report::read(&bundle.id.source, &payload)?.about;
         self.service_of(&about.source)
             .ok_or_else(|| format!("a status report on {about}, which is not ours"))

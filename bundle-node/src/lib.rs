@@ -15,6 +15,7 @@ mod ingress;
 mod link;
 mod node;
 mod reassembly;
+mod security;
 mod store;
 mod sweep;
 
@@ -25,4 +26,5 @@ pub use self::{
     eid::{Pattern, PatternError},
     link::peer::NeighbourState,
     node::{NeighbourStatus, Node, NodeStatus, OpenError},
+    security::{Accept, KeyFile, KeyKind, Protect, Security},
 };

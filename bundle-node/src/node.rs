@@ -27,6 +27,7 @@ use crate::{
         peer::{NeighbourState, Peer},
         tls,
     },
+    security::Keyring,
     store::{self, Place},
     sweep,
 };
@@ -102,6 +103,7 @@ impl Node {
         let mut problems = Vec::new();
         let callers = tls::callers(&config, &clock, &mut problems);
         let called = tls::called(&config, &clock, &mut problems);
+        let keyring = Keyring::load(&config.security, &mut problems);
         if !problems.is_empty() {
             return Err(OpenError::Config(problems));
         }
@@ -113,7 +115,7 @@ impl Node {
         let (store, last) = store::open(&config, clock.clone(), place)
             .await
             .map_err(|error| OpenError::Store(error.to_string()))?;
-        let core = core(config, clock, Arc::new(store), last, callers);
+        let core = core(config, clock, Arc::new(store), last, callers, keyring);
         core.assemble_all()
             .await
             .map_err(|error| OpenError::Store(error.to_string()))?;
@@ -235,6 +237,7 @@ fn core(
     store: Arc<store::Store>,
     last: u64,
     callers: Vec<tls::Caller>,
+    keyring: Keyring,
 ) -> Arc<Core> {
     let feed = |place| Arc::new(Feed::new(place, Arc::clone(&store), clock.clone()));
     let services: HashMap<_, _> = config
@@ -257,6 +260,7 @@ fn core(
         admin: eid::ipn(config.number, 0),
         stamps: Stamps::new(last),
         counters: Counters::default(),
+        keyring,
         services,
         peers,
         inbound: Arc::new(Semaphore::new(inbound.min(Semaphore::MAX_PERMITS))),
