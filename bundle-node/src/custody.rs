@@ -86,6 +86,8 @@ pub(crate) fn way(config: &NodeConfig, destination: &Eid) -> Way {
 pub(crate) struct Ready {
     pub(crate) held: Held,
     pub(crate) data: Bytes,
+    /// Whether it is one of this node's own.
+    ours: bool,
     subject: Option<Subject>,
 }
 
@@ -200,7 +202,12 @@ impl Core {
         let reason = match data {
             Ok(data) => {
                 let subject = Subject::of(&bundle);
-                return Some(Ready { held, data, subject });
+                return Some(Ready {
+                    held,
+                    data,
+                    ours,
+                    subject,
+                });
             }
             Err(Halt::Delete(reason)) => reason,
             Err(Halt::Unchangeable(cause)) => {
@@ -210,7 +217,7 @@ impl Core {
         };
         self.counters.add(Count::Deleted);
         let also = self.reports(&bundle, ReportEvent::Deleted, reason);
-        self.let_go(held, also);
+        self.let_go(held, !ours, also);
         None
     }
 
@@ -223,7 +230,7 @@ impl Core {
             ReasonCode::ForwardedOverUnidirectionalLink
         };
         let also = self.report(ready.subject.as_ref(), ReportEvent::Forwarded, reason);
-        self.let_go(ready.held, also);
+        self.let_go(ready.held, !ready.ours, also);
     }
 
     /// One of our services has taken it.
@@ -234,13 +241,13 @@ impl Core {
             ReportEvent::Delivered,
             ReasonCode::NoAdditionalInformation,
         );
-        self.let_go(held, also);
+        self.let_go(held, true, also);
     }
 
-    /// Removes it from the store; it is remembered, so that it is not taken again.
-    pub(crate) fn let_go(&self, held: Held, also: Vec<Record>) {
+    /// Removes it from the store. `remember`: it is not to be taken again, should it come; our own are never taken.
+    fn let_go(&self, held: Held, remember: bool, also: Vec<Record>) {
         let stored = held.stored().clone();
-        self.store.take(&stored, true, also, move |_| held.finish());
+        self.store.take(&stored, remember, also, move |_| held.finish());
     }
 
     /// Deletes a bundle of ours that waits to leave; whether it was still there.

@@ -273,7 +273,6 @@ async fn a_folder_has_one_node() {
         .to_string();
     assert!(error.contains("another bundle node"), "{error}");
     node.close().await;
-    drop((node, _agent));
     open(&config).await;
 }
 

@@ -181,8 +181,8 @@ pub(crate) struct Store {
     shared: Arc<Shared>,
     jobs: mpsc::UnboundedSender<Job>,
     reader: tokio::sync::Mutex<Reader>,
-    /// Keeps a second node out of the folder for as long as this one is there.
-    _lock: std::fs::File,
+    /// Keeps a second node out of the folder until this one has ended.
+    lock: Mutex<Option<std::fs::File>>,
 }
 
 /// The answer to a [`Store::put`] that is on its way.
@@ -392,5 +392,7 @@ impl Store {
         self.submit(Command::Close, Answer::Channel(answer));
         let _hold = self.shared.clock.hold();
         drop(receiver.await);
+        self.reader.lock().await.close().await;
+        drop(self.lock.lock().unwrap_or_else(PoisonError::into_inner).take());
     }
 }

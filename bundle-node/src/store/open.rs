@@ -188,7 +188,7 @@ pub(crate) async fn open(
         shared,
         jobs,
         reader: tokio::sync::Mutex::new(reader),
-        _lock: lock,
+        lock: Mutex::new(Some(lock)),
     };
     Ok((store, stamp))
 }

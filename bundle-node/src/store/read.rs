@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use sqlx::{Row, SqliteConnection, sqlite::SqliteRow};
+use sqlx::{Connection, Row, SqliteConnection, sqlite::SqliteRow};
 
 use super::{Part, Shared, StoreError, Stored, open};
 
@@ -25,6 +25,12 @@ impl Reader {
                 .map_err(|error| open::fault(&path, &error))?,
         };
         Ok(self.connection.insert(connection))
+    }
+
+    pub(super) async fn close(&mut self) {
+        if let Some(connection) = self.connection.take() {
+            drop(connection.close().await);
+        }
     }
 
     /// After a fault the next reader connects anew.

@@ -21,7 +21,9 @@ const TURNS: usize = 8;
 /// How long a store that cannot write waits before it tries again by itself.
 const AGAIN: Duration = Duration::from_secs(1);
 /// Rows that are forgotten in one step.
-const FORGET: i64 = 512;
+const FORGET: i64 = 2048;
+/// Commands that a store that cannot write keeps for later. Beyond that it drops status reports, which nobody was promised.
+const KEPT: usize = 4096;
 
 pub(super) enum Command {
     Put {
@@ -158,6 +160,22 @@ impl Writer {
                 // What the transaction began is rolled back when the connection goes.
                 self.connection = None;
                 self.failed(batch, &error).await;
+                self.make_room().await;
+            }
+        }
+    }
+
+    /// Lets go alone what can go: on a full disk that may succeed where bundles that come do not fit.
+    async fn make_room(&mut self) {
+        let rest = std::mem::take(&mut self.again);
+        if rest.is_empty() {
+            return;
+        }
+        match self.attempt(&rest).await {
+            Ok(effects) => self.committed(rest, effects).await,
+            Err(_) => {
+                self.connection = None;
+                self.again = rest;
             }
         }
     }
@@ -242,9 +260,9 @@ impl Writer {
                 Command::Take { .. } if matches!(job.answer, Answer::Channel(_)) => {
                     job.answer.give(Err(error.clone()));
                 }
-                Command::Take { .. } | Command::Add(_) | Command::Forget { .. } | Command::Close => {
-                    self.again.push(job)
-                }
+                Command::Add(_) if self.again.len() >= KEPT => {}
+                Command::Forget { .. } => {}
+                Command::Take { .. } | Command::Add(_) | Command::Close => self.again.push(job),
             }
         }
         files::remove(&self.shared.directory, files).await;

@@ -1,5 +1,7 @@
 //! What is written: answers before bundles, and something at least as often as was agreed.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use tokio::{
     io::{AsyncWrite, AsyncWriteExt, BufWriter},
@@ -11,6 +13,9 @@ use crate::{custody::Core, link::End};
 
 /// Octets gathered before they are written.
 const GATHER: usize = 64 * 1024;
+
+/// How long one frame may take: whoever reads no faster holds a connection for nothing.
+const STUCK: Duration = Duration::from_secs(600);
 
 /// What is to be written.
 pub(super) struct Frame {
@@ -49,24 +54,24 @@ pub(super) async fn run<W: AsyncWrite + Unpin>(
             Some(frame) = segments.recv() => frame,
             () = silence => Message::Keepalive.into(),
         };
-        if let Err(error) = write(&mut stream, first, &mut answers, &mut segments).await {
-            return error.into();
+        let mut next = Some(first);
+        while let Some(frame) = next {
+            match core.clock.timeout(STUCK, write(&mut stream, &frame)).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => return error.into(),
+                Err(_) => return End::Silent,
+            }
+            next = answers.try_recv().or_else(|_| segments.try_recv()).ok();
+        }
+        match core.clock.timeout(STUCK, stream.flush()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => return error.into(),
+            Err(_) => return End::Silent,
         }
     }
 }
 
-/// Writes `first` and all that is there.
-async fn write<W: AsyncWrite + Unpin>(
-    stream: &mut BufWriter<W>,
-    first: Frame,
-    answers: &mut mpsc::Receiver<Frame>,
-    segments: &mut mpsc::Receiver<Frame>,
-) -> std::io::Result<()> {
-    let mut next = Some(first);
-    while let Some(frame) = next {
-        stream.write_all(&frame.head).await?;
-        stream.write_all(&frame.body).await?;
-        next = answers.try_recv().or_else(|_| segments.try_recv()).ok();
-    }
-    stream.flush().await
+async fn write<W: AsyncWrite + Unpin>(stream: &mut BufWriter<W>, frame: &Frame) -> std::io::Result<()> {
+    stream.write_all(&frame.head).await?;
+    stream.write_all(&frame.body).await
 }
