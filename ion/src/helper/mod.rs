@@ -8,6 +8,8 @@
 
 mod inbox;
 mod orders;
+mod relay;
+mod threads;
 
 use std::{
     io,
@@ -15,28 +17,29 @@ use std::{
         fd::AsFd,
         unix::{fs::OpenOptionsExt, net::UnixStream as StdUnixStream},
     },
-    path::{Path, PathBuf},
-    sync::{Arc, mpsc as channel},
+    path::Path,
+    sync::Arc,
     thread,
     time::Duration,
 };
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use lightpost_clock::Clock;
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::{
-        UnixStream,
-        unix::{OwnedReadHalf, OwnedWriteHalf},
-    },
-    signal::unix::{Signal, SignalKind, signal},
+    net::UnixStream,
+    signal::unix::{SignalKind, signal},
     sync::{mpsc, oneshot},
 };
 
-use self::{inbox::Window, orders::Work};
+use self::{
+    inbox::Window,
+    orders::Work,
+    relay::{Relay, Start, tell},
+    threads::Threads,
+};
 use crate::{
     library::{Libraries, Node, OpenError},
-    protocol::{self, Event, FrameError, Outcome, Request, Trouble, VERSION},
+    protocol::{Event, Outcome, Request, Trouble, VERSION},
     spool, words,
 };
 
@@ -46,9 +49,6 @@ const ATTACH: Duration = Duration::from_secs(10);
 const START: Duration = Duration::from_secs(10);
 /// How long the threads may take to end while none of them is inside a transaction.
 const END: Duration = Duration::from_secs(10);
-/// Requests that wait for their turn.
-const WAITING: usize = 256;
-
 /// Why the helper ended, other than by request.
 #[derive(Debug, thiserror::Error)]
 pub enum HelperError {
@@ -97,15 +97,6 @@ fn socket() -> Result<StdUnixStream, HelperError> {
     Ok(socket)
 }
 
-/// What the relay asks for at the start.
-struct Start {
-    endpoint: String,
-    number: u64,
-    service: u32,
-    spool: PathBuf,
-    largest: u64,
-}
-
 async fn converse(socket: StdUnixStream) -> Result<(), HelperError> {
     let clock = Clock::system();
     // Taken over, so that it does not end the process.
@@ -128,77 +119,6 @@ async fn converse(socket: StdUnixStream) -> Result<(), HelperError> {
     drop(events);
     let _ = clock.timeout(END, telling).await;
     result
-}
-
-/// Writes events to the relay.
-async fn tell(mut writer: OwnedWriteHalf, mut told: mpsc::UnboundedReceiver<Event>) {
-    while let Some(event) = told.recv().await {
-        let Ok(mut frames) = protocol::encode(&event, &[]) else {
-            continue;
-        };
-        // Whatever else is there goes with it.
-        while frames.len() < 1 << 16
-            && let Ok(event) = told.try_recv()
-        {
-            frames.extend(protocol::encode(&event, &[]).unwrap_or_default());
-        }
-        if writer.write_all(&frames).await.is_err() {
-            return;
-        }
-    }
-}
-
-/// The relay's end of the conversation; SIGTERM counts as its end.
-struct Relay {
-    reader: OwnedReadHalf,
-    buffer: BytesMut,
-    terminate: Signal,
-}
-
-impl Relay {
-    /// The next request; `None` when the relay is gone. Nothing is lost when this is dropped.
-    async fn next(&mut self) -> Result<Option<(Request, Bytes)>, FrameError> {
-        loop {
-            if let Some(frame) = protocol::decode(&mut self.buffer)? {
-                return Ok(Some(frame));
-            }
-            tokio::select! {
-                read = self.reader.read_buf(&mut self.buffer) => match read {
-                    Ok(0) | Err(_) => return Ok(None),
-                    Ok(_) => {}
-                },
-                _ = self.terminate.recv() => return Ok(None),
-            }
-        }
-    }
-
-    /// Returns when the relay wants the end. Before the node is open nothing else is asked; what is done then was there before this helper.
-    async fn end(&mut self) {
-        while let Ok(Some((Request::Done { .. }, _))) = self.next().await {}
-    }
-
-    async fn start(&mut self) -> Result<Start, HelperError> {
-        let Ok(Some((
-            Request::Start {
-                protocol: VERSION,
-                endpoint,
-                spool,
-                largest,
-            },
-            _,
-        ))) = self.next().await
-        else {
-            return Err(HelperError::Protocol);
-        };
-        let (number, service) = numbers(&endpoint).ok_or(HelperError::Protocol)?;
-        Ok(Start {
-            endpoint,
-            number,
-            service,
-            spool,
-            largest,
-        })
-    }
 }
 
 /// The numbers of an endpoint `ipn:NODE.SERVICE`.
@@ -302,76 +222,6 @@ async fn attach(number: u64, service: u32, events: &Events, clock: &Clock) -> Re
             "the thread that attaches ended".into(),
         )))
     })
-}
-
-/// The threads that call ION. They end when this is dropped.
-struct Threads {
-    orders: Option<channel::SyncSender<Work>>,
-    stop: Option<channel::Sender<()>>,
-    ended: mpsc::Receiver<Option<Trouble>>,
-    handles: Vec<thread::JoinHandle<()>>,
-}
-
-impl Threads {
-    fn start(
-        node: &Arc<Node>,
-        writer: spool::Writer,
-        start: &Start,
-        events: &Events,
-        clock: &Clock,
-    ) -> (Arc<Window>, Self) {
-        let window = Arc::new(Window::default());
-        let (orders, taken) = channel::sync_channel(WAITING);
-        let (stop, stopped) = channel::channel();
-        let (over, ended) = mpsc::channel(2);
-        let sending = {
-            let (node, events, clock, over) = (Arc::clone(node), events.clone(), clock.clone(), over.clone());
-            thread::spawn(move || {
-                let trouble = orders::run(&node, &taken, &events, &clock);
-                drop(node);
-                let _ = over.try_send(trouble);
-            })
-        };
-        let mut inbox = inbox::Inbox {
-            node: Arc::clone(node),
-            writer,
-            folder: start.spool.clone(),
-            largest: start.largest,
-            window: Arc::clone(&window),
-            events: events.clone(),
-        };
-        let receiving = thread::spawn(move || {
-            let trouble = inbox.run(&stopped);
-            drop(inbox);
-            let _ = over.try_send(trouble);
-        });
-        let threads = Self {
-            orders: Some(orders),
-            stop: Some(stop),
-            ended,
-            handles: vec![sending, receiving],
-        };
-        (window, threads)
-    }
-
-    /// Lets the threads finish what they are at, and the node go. Never while a thread is inside a transaction.
-    async fn end(mut self, node: Arc<Node>, clock: &Clock) {
-        self.orders = None;
-        self.stop = None;
-        let mut patience = END;
-        while self.handles.iter().any(|handle| !handle.is_finished()) {
-            let pause = Duration::from_millis(5);
-            clock.sleep(pause).await;
-            patience = patience.saturating_sub(pause);
-            if patience.is_zero() && !node.is_inside() {
-                // It hangs before the node's lock, and nothing of ours is inside.
-                return;
-            }
-        }
-        if let Some(node) = Arc::into_inner(node) {
-            node.close();
-        }
-    }
 }
 
 /// Passes requests on until the relay wants the end, or a thread has ended by itself: then why.

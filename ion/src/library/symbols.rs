@@ -1,5 +1,6 @@
 //! The functions of ION that we call, found at run time.
 
+use std::error::Error as _;
 use std::ffi::{c_char, c_int, c_uchar, c_uint, c_void};
 
 use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW};
@@ -131,7 +132,12 @@ pub(super) fn library(stem: &str) -> Result<Library, Vec<String>> {
         // SAFETY: loading runs the library's constructors; ION's have none. What else has its name is the operator's own doing.
         match unsafe { Library::open(Some(&name), RTLD_NOW | RTLD_GLOBAL) } {
             Ok(library) => return Ok(library),
-            Err(error) => tried.push(error.to_string()),
+            // What the loader says is the cause; it names the library, or one that it needs.
+            Err(error) => tried.push(
+                error
+                    .source()
+                    .map_or_else(|| error.to_string(), ToString::to_string),
+            ),
         }
     }
     Err(tried)

@@ -2,7 +2,7 @@
 //!
 //! `ion-relay ENDPOINT FOLDER LIGHTPOST`; then, a line each:
 //! - `send DESTINATION OCTETS CLASS NUMBER [LIFETIME [report]]` sends a payload that [`payload`] makes of its number
-//! - `flood DESTINATION OCTETS COUNT WIDTH` sends so many, some at once, again until the node takes them, and tells the time at the end
+//! - `flood DESTINATION OCTETS COUNT WIDTH [FIRST]` sends so many, some at once, again until the node takes them, and tells the time at the end
 //! - `cancel NUMBER` cancels what was sent
 //! - `hold` keeps further deliveries undone
 //! - `quiet` tells of deliveries in hundreds
@@ -215,7 +215,8 @@ async fn flood(world: Arc<World>, words: Vec<String>) {
         words[3].parse().unwrap(),
         words[4].parse().unwrap(),
     );
-    let next = Arc::new(AtomicU64::new(0));
+    let first: u64 = words.get(5).map_or(0, |it| it.parse().unwrap());
+    let next = Arc::new(AtomicU64::new(first));
     let begun = world.clock.instant();
     let senders: Vec<_> = (0..width)
         .map(|_| {
@@ -223,7 +224,7 @@ async fn flood(world: Arc<World>, words: Vec<String>) {
             tokio::spawn(async move {
                 loop {
                     let number = next.fetch_add(1, Ordering::SeqCst);
-                    if number >= count {
+                    if number >= first + count {
                         return;
                     }
                     while let Err(error) = world
