@@ -238,6 +238,17 @@ pub struct OpenExchange {
     pub begun: Timestamp,
     /// Until when a reply was awaited.
     pub until: Timestamp,
+    /// What the carrier that holds it calls it.
+    pub custody: Option<String>,
+}
+
+/// What names an exchange.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ExchangeName<'a> {
+    /// Its id.
+    Id(Ulid),
+    /// What the carrier that holds it calls it.
+    Custody(&'a str),
 }
 
 /// An exchange that is about to leave.
@@ -296,8 +307,13 @@ pub enum Disposition {
     },
     /// Waits for an operator.
     Held(String),
-    /// Handed to a carrier that holds it; a reply may come.
-    Awaiting(Timestamp),
+    /// Handed to a carrier that holds it, over a restart of ours, too; a reply may come.
+    Awaiting {
+        /// Until when.
+        until: Timestamp,
+        /// What the carrier calls it.
+        custody: String,
+    },
 }
 
 /// What senders are to hear of by now.

@@ -102,12 +102,13 @@ pub trait Store: Send + Sync + 'static {
     /// Stores a notice together with the times of the next ones, in one transaction. `false`, and nothing is stored, when it has a
     /// message and one of its recipients is done by now.
     async fn notice(&self, notice: Notice) -> Result<bool, StoreError>;
-    /// The open exchange with this id and its message, for a late reply.
-    async fn find_exchange(&self, id: Ulid) -> Result<Option<(Ulid, OpenExchange)>, StoreError>;
+    /// The message of an open exchange, with those recipients that it carried and that are not done: for a reply that comes late. Nothing
+    /// is leased.
+    async fn find_exchange(&self, name: ExchangeName<'_>) -> Result<Option<ClaimedMessage>, StoreError>;
     /// At start: what this owner had leased is queued again at once (`interrupted`); what awaits stays awaiting.
     async fn recover(&self, owner: &str, now: Timestamp) -> Result<u64, StoreError>;
-    /// At start, where replies die with the process that awaits them: what awaits is queued again at once (`interrupted`) and keeps
-    /// its exchange, which the next claim brings along to be repeated. Bounded work per call, whatever else is queued; returns how
+    /// At start, where replies die with the process that awaits them: what awaits and is in no carrier's custody is queued again at once
+    /// (`interrupted`) and keeps its exchange, which the next claim brings along to be repeated. Bounded work per call, whatever else is queued; returns how
     /// many recipients it was, 0 once there are none.
     async fn resume(&self, now: Timestamp) -> Result<u64, StoreError>;
     /// Resolves once something became due earlier than was known: an enqueue, a release, a retry.

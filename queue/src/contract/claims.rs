@@ -114,8 +114,13 @@ pub(crate) async fn what_awaits_comes_back_with_its_exchange(store: Shared) {
         "what awaits stays awaiting"
     );
     assert!(claim(&store, "w", at(499), 1).await.is_empty());
-    let (message, open) = store.find_exchange(id(90)).await.unwrap().unwrap();
-    assert_eq!((message, open.begun, open.until), (id(1), at(1), at(500)));
+    let found = store
+        .find_exchange(ExchangeName::Id(id(90)))
+        .await
+        .unwrap()
+        .unwrap();
+    let open = found.recipients[0].exchange.clone().unwrap();
+    assert_eq!((found.id, open.begun, open.until), (id(1), at(1), at(500)));
     let again = claim(&store, "w", at(500), 1).await.remove(0);
     assert_eq!(again.recipients[1].exchange.as_ref(), Some(&open));
     assert_eq!(
@@ -127,7 +132,12 @@ pub(crate) async fn what_awaits_comes_back_with_its_exchange(store: Shared) {
         .begin_exchanges(vec![exchange(90, &again, at(900))], at(501))
         .await
         .unwrap();
-    let (_, renewed) = store.find_exchange(id(90)).await.unwrap().unwrap();
+    let found = store
+        .find_exchange(ExchangeName::Id(id(90)))
+        .await
+        .unwrap()
+        .unwrap();
+    let renewed = found.recipients[1].exchange.clone().unwrap();
     assert_eq!((renewed.begun, renewed.until), (at(1), at(900)));
     assert_eq!(kinds(&view(&store, 1).await), ["accepted", "sent", "resent"]);
 }

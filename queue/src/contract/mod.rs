@@ -15,8 +15,8 @@ use lightpost_mail::{Address, Recipient, ReversePath, Sender, lines::BodyFacts};
 use ulid::Ulid;
 
 use crate::{
-    Charge, Claim, ClaimedMessage, Disposition, MessageView, NewBody, NewExchange, NewMessage, NewRecipient,
-    RecipientId, RequestKey, Settlement, Store, StoredReply, Subject, Submission,
+    Charge, Claim, ClaimedMessage, Disposition, ExchangeName, MessageView, NewBody, NewExchange, NewMessage,
+    NewRecipient, RecipientId, RequestKey, Settlement, Store, StoredReply, Subject, Submission,
 };
 
 pub(crate) use self::{claims::*, intake::*, notices::*, operations::*, outcomes::*};
@@ -77,6 +77,14 @@ pub(crate) fn submission(messages: Vec<NewMessage>) -> Submission {
         reply: StoredReply::default(),
         messages,
         charges: Vec::new(),
+    }
+}
+
+/// A bundle node has it.
+pub(crate) fn awaiting(until: Timestamp) -> Disposition {
+    Disposition::Awaiting {
+        until,
+        custody: "ipn:1.26/1/0".to_owned(),
     }
 }
 

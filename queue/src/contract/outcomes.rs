@@ -28,7 +28,7 @@ pub(crate) async fn each_recipient_has_its_own_outcome(store: Shared) {
         Disposition::Expired,
         retry(at(30), true, true),
         Disposition::Held("by policy".to_owned()),
-        Disposition::Awaiting(at(40)),
+        awaiting(at(40)),
     ];
     let settlements = claimed.recipients.iter().zip(dispositions);
     let settlements = settlements
@@ -113,7 +113,14 @@ pub(crate) async fn a_closed_exchange_is_not_repeated(store: Shared) {
             )
             .await
             .unwrap();
-        assert_eq!(store.find_exchange(id(number)).await.unwrap().is_none(), close);
+        assert_eq!(
+            store
+                .find_exchange(ExchangeName::Id(id(number)))
+                .await
+                .unwrap()
+                .is_none(),
+            close
+        );
     }
     assert_eq!(view(&store, 1).await.recipients[0].attempts, 2);
 }
@@ -130,18 +137,55 @@ pub(crate) async fn a_late_reply_after_failover_still_counts(store: Shared) {
         .begin_exchanges(vec![exchange(91, &again, at(100))], at(50))
         .await
         .unwrap();
-    let (message, open) = store.find_exchange(id(90)).await.unwrap().unwrap();
-    assert_eq!(message, id(1));
+    let found = store
+        .find_exchange(ExchangeName::Id(id(90)))
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(found.id, id(1));
     store
         .settle(
-            vec![settlement(open.recipients[0], Disposition::Delivered, at(60))],
+            vec![settlement(found.recipients[0].id, Disposition::Delivered, at(60))],
             Vec::new(),
         )
         .await
         .unwrap();
-    assert_eq!(store.find_exchange(id(90)).await.unwrap(), None);
-    assert_eq!(store.find_exchange(id(91)).await.unwrap(), None);
+    for number in [90, 91] {
+        let found = store.find_exchange(ExchangeName::Id(id(number))).await.unwrap();
+        assert!(found.is_none(), "{number}");
+    }
     assert_eq!(store.next_due().await.unwrap(), None);
+}
+
+pub(crate) async fn what_a_carrier_holds_is_awaited_over_a_restart(store: Shared) {
+    put(&store, vec![simple(1), simple(2)]).await;
+    let claimed = claim(&store, "w", at(0), 2).await;
+    let exchanges = [90, 91].iter().zip(&claimed);
+    let exchanges = exchanges.map(|(number, message)| exchange(*number, message, at(50)));
+    store.begin_exchanges(exchanges.collect(), at(0)).await.unwrap();
+    let held = |message: &ClaimedMessage| settlement(message.recipients[0].id, awaiting(at(400)), at(1));
+    store.settle(vec![held(&claimed[0])], Vec::new()).await.unwrap();
+
+    assert_eq!(store.resume(at(2)).await.unwrap(), 1, "the other one");
+    assert_eq!(store.resume(at(2)).await.unwrap(), 0);
+    let by_custody = ExchangeName::Custody("ipn:1.26/1/0");
+    let found = store.find_exchange(by_custody).await.unwrap().unwrap();
+    assert_eq!((found.id, found.recipients.len()), (id(1), 1));
+    let open = found.recipients[0].exchange.clone().unwrap();
+    assert_eq!((open.id, open.until), (id(90), at(400)));
+    assert_eq!(open.custody.as_deref(), Some("ipn:1.26/1/0"));
+
+    // Nothing came; it leaves anew, and is held by nobody until that is known.
+    let due = claim(&store, "w", at(399), 2).await;
+    assert_eq!(due.iter().map(|message| message.id).collect::<Vec<_>>(), [id(2)]);
+    let due = claim(&store, "w", at(400), 2).await;
+    assert_eq!(due[0].recipients[0].exchange.as_ref(), Some(&open));
+    store
+        .begin_exchanges(vec![exchange(90, &due[0], at(500))], at(400))
+        .await
+        .unwrap();
+    assert!(store.find_exchange(by_custody).await.unwrap().is_none());
+    assert_eq!(store.resume(at(401)).await.unwrap(), 1);
 }
 
 pub(crate) async fn notifications_are_stored_with_their_cause(store: Shared) {

@@ -47,7 +47,7 @@ pub(super) const MESSAGES: &str = "SELECT m.seq, m.id, m.sender, m.size, m.longe
 const SMALL: i64 = 16 * 1024;
 const _: () = assert!(enqueue::CHUNK_BITS == 20);
 
-pub(super) const EXCHANGES: &str = "SELECT e.id, e.gateway, e.name, e.recipients, e.begun, e.until \
+pub(super) const EXCHANGES: &str = "SELECT e.id, e.gateway, e.name, e.recipients, e.begun, e.until, e.custody \
     FROM json_each(?1) AS j CROSS JOIN exchange AS e ON e.id = unhex(j.value) WHERE e.closed IS NULL";
 
 /// Leases what is due.
@@ -138,7 +138,7 @@ fn lease(tx: &mut Tx<'_>, request: &Request, id: i64) {
     });
 }
 
-fn recipient(
+pub(super) fn recipient(
     row: &SqliteRow,
     exchanges: &HashMap<Ulid, OpenExchange>,
 ) -> Result<ClaimedRecipient, sqlx::Error> {
@@ -188,10 +188,11 @@ pub(super) fn open_exchange(row: &SqliteRow) -> Result<OpenExchange, sqlx::Error
             .map_err(|error| super::error::undecodable("exchange.recipients", error))?,
         begun: rows::time(row.try_get("begun")?)?,
         until: rows::time(row.try_get("until")?)?,
+        custody: row.try_get("custody")?,
     })
 }
 
-fn claimed(row: &SqliteRow) -> Result<ClaimedMessage, sqlx::Error> {
+pub(super) fn claimed(row: &SqliteRow) -> Result<ClaimedMessage, sqlx::Error> {
     let sender: &str = row.try_get("sender")?;
     Ok(ClaimedMessage {
         id: rows::ulid(row.try_get("id")?)?,

@@ -5,6 +5,7 @@
 //! - [`enqueue`], [`claim`], [`settle`], [`mod@notice`], [`operate`]: what the commands do
 //! - [`read`], [`view`]: the way out
 
+mod carried;
 mod claim;
 mod enqueue;
 mod error;
@@ -41,8 +42,8 @@ use self::{
     writer::{Command, Job, Outcome, Writer},
 };
 use crate::{
-    BodyId, Claim, ClaimedMessage, DueDestination, Enqueued, Filter, Late, MessageView, NewBody, NewExchange,
-    NewMessage, Notice, OpenExchange, Operation, Settlement, Store, StoreError, Submission, Totals,
+    BodyId, Claim, ClaimedMessage, DueDestination, Enqueued, ExchangeName, Filter, Late, MessageView, NewBody, NewExchange,
+    NewMessage, Notice, Operation, Settlement, Store, StoreError, Submission, Totals,
 };
 
 /// Commands that may wait for the writer.
@@ -262,9 +263,9 @@ impl Store for SqliteStore {
         }
     }
 
-    async fn find_exchange(&self, id: Ulid) -> Result<Option<(Ulid, OpenExchange)>, StoreError> {
+    async fn find_exchange(&self, name: ExchangeName<'_>) -> Result<Option<ClaimedMessage>, StoreError> {
         self.readers
-            .with(async |connection| view::exchange(connection, id).await)
+            .with(async |connection| carried::exchange(connection, name).await)
             .await
     }
 

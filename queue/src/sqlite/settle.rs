@@ -18,15 +18,17 @@ use crate::{Disposition, NewExchange, NewMessage, RecipientId, Settlement, Statu
 const RESUMED: i64 = 2048;
 /// The index's own condition stands beside: only so does SQLite see that the partial index fits.
 pub(super) const RESUME: &str = "SELECT r.id, r.message, r.status, r.due, r.attempts, r.reason, r.owner, r.exchange, r.remote, \
-    r.detail FROM recipient AS r WHERE r.status = 3 AND r.status IN (1, 3, 5, 6, 7) LIMIT ?1";
+    r.detail FROM recipient AS r LEFT JOIN exchange AS e ON e.id = r.exchange \
+    WHERE r.status = 3 AND r.status IN (1, 3, 5, 6, 7) AND e.custody IS NULL LIMIT ?1";
 
 const EXCHANGE: Table = Table {
     into: "exchange (id, message, gateway, digest, name, recipients, begun, until)",
     columns: 8,
-    suffix: "ON CONFLICT (id) DO UPDATE SET until = excluded.until, closed = NULL",
+    suffix: "ON CONFLICT (id) DO UPDATE SET until = excluded.until, closed = NULL, custody = NULL",
 };
 const CLOSE: &str = "UPDATE exchange SET closed = ?2 WHERE id IN (SELECT unhex(value) FROM json_each(?1))";
-const PROLONG: &str = "UPDATE exchange SET until = j.value ->> 1 FROM json_each(?1) AS j WHERE exchange.id = unhex(j.value ->> 0)";
+const HELD: &str = "UPDATE exchange SET until = j.value ->> 1, custody = j.value ->> 2 FROM json_each(?1) AS j \
+    WHERE exchange.id = unhex(j.value ->> 0)";
 const BY_ID: &str =
     "SELECT j.value AS hex, m.seq FROM json_each(?1) AS j CROSS JOIN message AS m ON m.id = unhex(j.value)";
 
@@ -34,7 +36,7 @@ const BY_ID: &str =
 pub(super) async fn settle(tx: &mut Tx<'_>, settlements: &[&Settlement]) -> Result<(), sqlx::Error> {
     tx.load(settlements.iter().map(|settlement| settlement.recipient))
         .await?;
-    let (mut closed, mut prolonged) = (BTreeSet::new(), Vec::new());
+    let (mut closed, mut held) = (BTreeSet::new(), Vec::new());
     for settlement in settlements {
         let id = settlement.recipient.0;
         let Some(before) = tx.recipient(id) else {
@@ -53,7 +55,9 @@ pub(super) async fn settle(tx: &mut Tx<'_>, settlements: &[&Settlement]) -> Resu
             ) => {
                 closed.insert(exchange);
             }
-            (Disposition::Awaiting(until), Some(exchange)) => prolonged.push((exchange, millis(*until))),
+            (Disposition::Awaiting { until, custody }, Some(exchange)) => {
+                held.push((exchange, millis(*until), rows::line(custody)));
+            }
             _ => {}
         }
         tx.wake |= matches!(settlement.disposition, Disposition::Retry { .. });
@@ -74,9 +78,9 @@ pub(super) async fn settle(tx: &mut Tx<'_>, settlements: &[&Settlement]) -> Resu
             .execute(&mut *tx.connection)
             .await?;
     }
-    if !prolonged.is_empty() {
-        sqlx::query(PROLONG)
-            .bind(rows::json(&prolonged)?)
+    if !held.is_empty() {
+        sqlx::query(HELD)
+            .bind(rows::json(&held)?)
             .execute(&mut *tx.connection)
             .await?;
     }
@@ -88,7 +92,7 @@ const fn fits(status: Status, disposition: &Disposition) -> bool {
     match disposition {
         Disposition::Delivered | Disposition::Failed(_) | Disposition::Expired => !is_done(status),
         Disposition::Held(_) => matches!(status, Status::Leased | Status::Awaiting | Status::Queued),
-        Disposition::Retry { .. } | Disposition::Awaiting(_) => {
+        Disposition::Retry { .. } | Disposition::Awaiting { .. } => {
             matches!(status, Status::Leased | Status::Awaiting)
         }
     }
@@ -106,7 +110,7 @@ fn apply(recipient: &mut Recipient, settlement: &Settlement) {
         Disposition::Failed(_) => Status::Failed,
         Disposition::Expired => Status::Expired,
         Disposition::Held(_) => Status::Held,
-        Disposition::Awaiting(until) => {
+        Disposition::Awaiting { until, .. } => {
             recipient.due = Some(millis(*until));
             Status::Awaiting
         }
@@ -128,7 +132,7 @@ const fn kind(disposition: &Disposition) -> &'static str {
         Disposition::Expired => "expired",
         Disposition::Retry { .. } => "deferred",
         Disposition::Held(_) => "held",
-        Disposition::Awaiting(_) => "awaiting",
+        Disposition::Awaiting { .. } => "awaiting",
     }
 }
 

@@ -63,6 +63,7 @@ contract! {
     the_first_final_outcome_counts
     a_closed_exchange_is_not_repeated
     a_late_reply_after_failover_still_counts
+    what_a_carrier_holds_is_awaited_over_a_restart
     notifications_are_stored_with_their_cause
     what_is_late_is_told_once
     what_is_done_is_not_late

@@ -4,12 +4,10 @@ use sqlx::{AssertSqlSafe, Row, SqliteConnection, sqlite::SqliteRow};
 use ulid::Ulid;
 
 use super::{
-    claim, rows,
+    rows,
     rows::{STATUSES, status_number},
 };
-use crate::{
-    Enqueued, EventView, Filter, MessageView, OpenExchange, RecipientId, RecipientView, StoredReply, Totals,
-};
+use crate::{Enqueued, EventView, Filter, MessageView, RecipientId, RecipientView, StoredReply, Totals};
 
 /// The most messages in one listing: a page of 1,000 and one to see whether there is more.
 const LIMIT: usize = 1001;
@@ -24,9 +22,6 @@ pub(super) const KNOWN_AS: &str = " AND m.seq IN (SELECT seq FROM message WHERE 
     UNION ALL SELECT seq FROM message WHERE origin_id = ?6 UNION ALL SELECT seq FROM message WHERE upstream = ?6)";
 const HISTORY: &str = "SELECT e.at, e.kind, r.argument, e.remote, e.detail FROM event AS e \
     LEFT JOIN recipient AS r ON r.id = e.recipient WHERE e.message = ?1 ORDER BY e.id";
-const EXCHANGE: &str = "SELECT e.id, e.gateway, e.name, e.recipients, e.begun, e.until, m.id AS mail FROM exchange AS e \
-    CROSS JOIN message AS m ON m.seq = e.message WHERE e.id = ?1 AND e.closed IS NULL AND EXISTS \
-    (SELECT 1 FROM json_each(e.recipients) AS j CROSS JOIN recipient AS r ON r.id = j.value WHERE r.status < 4)";
 const REQUEST: &str =
     "SELECT digest, status, body FROM request WHERE scope = ?1 AND key = ?2 AND expires > ?3";
 const TOTALS: &str =
@@ -55,19 +50,6 @@ pub(super) async fn reply(
         stored,
         &reply,
     )))
-}
-
-/// An exchange to which an answer still matters, and its message.
-pub(super) async fn exchange(
-    connection: &mut SqliteConnection,
-    id: Ulid,
-) -> Result<Option<(Ulid, OpenExchange)>, sqlx::Error> {
-    let row = sqlx::query(EXCHANGE)
-        .bind(&id.to_bytes()[..])
-        .fetch_optional(connection)
-        .await?;
-    row.map(|row| Ok((rows::ulid(row.try_get("mail")?)?, claim::open_exchange(&row)?)))
-        .transpose()
 }
 
 /// One message with its history.

@@ -8,7 +8,7 @@ use tempfile::TempDir;
 use super::store;
 use crate::{
     Disposition, Operation, RecipientId, Status, WaitReason,
-    contract::{Shared, at, audit, claim, exchange, id, put, settlement, simple},
+    contract::{Shared, at, audit, awaiting, claim, exchange, id, put, settlement, simple},
 };
 
 #[derive(Clone, Debug)]
@@ -139,7 +139,7 @@ impl Model {
             0 => (Disposition::Delivered, Status::Delivered, None),
             1 => (Disposition::Expired, Status::Expired, None),
             2 => (Disposition::Held("x".to_owned()), Status::Held, None),
-            3 => (Disposition::Awaiting(at(later)), Status::Awaiting, Some(later)),
+            3 => (awaiting(at(later)), Status::Awaiting, Some(later)),
             _ => (retry, Status::Queued, Some(later)),
         };
         store

@@ -3,7 +3,7 @@
 use sqlx::{AssertSqlSafe, Row};
 use tempfile::TempDir;
 
-use super::super::{claim, notice, open, operate, read, settle, tx, usage, view};
+use super::super::{carried, claim, notice, open, operate, read, settle, tx, usage, view};
 
 async fn plan(statement: &str) -> Vec<String> {
     let folder = TempDir::new().unwrap();
@@ -20,6 +20,10 @@ async fn plan(statement: &str) -> Vec<String> {
 #[tokio::test]
 async fn no_statement_of_the_dispatch_scans_a_table() {
     let statements = [
+        carried::BY_ID,
+        carried::BY_CUSTODY,
+        carried::MESSAGE,
+        carried::RECIPIENTS,
         claim::FRONT,
         claim::DUE,
         claim::MESSAGES,
