@@ -95,6 +95,8 @@ impl World {
             path: "earth".into(),
             headers,
             object: Arc::new(Text(object("over QUIC"))),
+            octets: 0,
+            held_before: false,
             priority: 0,
             expires,
         };

@@ -22,7 +22,7 @@ pub trait Object: Send + Sync + 'static {
 pub struct Exchange {
     /// Its id, `Idempotency-Key`.
     pub id: Ulid,
-    /// The whole URI that is POSTed to.
+    /// The whole URI that is POSTed to. Where the gateway can also, or only, be reached by bundles it says so: [`crate::bundle::endpoint`].
     pub gateway: Url,
     /// The name of the path ([`crate::Path`]) that it takes.
     pub path: String,
@@ -30,6 +30,10 @@ pub struct Exchange {
     pub headers: HeaderMap,
     /// The body.
     pub object: Arc<dyn Object>,
+    /// Octets of the mail in it.
+    pub octets: u64,
+    /// Whether a bundle node held it before, and no answer came.
+    pub held_before: bool,
     /// Sending order, higher first.
     pub priority: i8,
     /// When the mail is given up.
@@ -67,6 +71,13 @@ pub enum Outcome {
     InCustody {
         /// Until when a reply is worth waiting for.
         until: Timestamp,
+        /// What the node calls it: the bundle's id.
+        custody: String,
+    },
+    /// A bundle node holds it, and by the path's settings that is all that is ever heard of it.
+    HandedOver {
+        /// One line for the history.
+        said: String,
     },
     /// No path now. Not a failed attempt.
     NoContact {
@@ -107,6 +118,76 @@ pub enum Failure {
     /// The body could not be read from the store.
     #[error("the object cannot be read: {0}")]
     Object(String),
+    /// No way that the path offers ever takes an object of this size.
+    #[error("{gateway} takes no object of {octets} octets on this way, {most} at most")]
+    TooLarge {
+        /// The gateway's authority.
+        gateway: String,
+        /// The object's size as it would travel.
+        octets: u64,
+        /// The most that goes.
+        most: u64,
+    },
+}
+
+/// News of an exchange that was let go ([`Outcome::InCustody`]). It comes again after a restart unless [`Late::done`] is called.
+pub struct Late {
+    /// What is new.
+    pub news: News,
+    release: Option<Box<dyn FnOnce() + Send>>,
+}
+
+/// What became of an exchange that was let go.
+#[derive(Clone, Debug)]
+pub enum News {
+    /// The gateway answered.
+    Reply {
+        /// The endpoint that says so.
+        from: String,
+        /// What it says.
+        reply: Reply,
+    },
+    /// A node says that the bundle was delivered.
+    Delivered {
+        /// The bundle, [`Outcome::InCustody`].
+        custody: String,
+        /// The node.
+        by: String,
+    },
+    /// A node says that the bundle is gone.
+    Deleted {
+        /// The bundle, [`Outcome::InCustody`].
+        custody: String,
+        /// The node.
+        by: String,
+        /// Why.
+        reason: String,
+    },
+}
+
+impl Late {
+    /// News; `release` tells the carrier that it may forget them.
+    pub fn new(news: News, release: impl FnOnce() + Send + 'static) -> Self {
+        Self {
+            news,
+            release: Some(Box::new(release)),
+        }
+    }
+
+    /// What follows from them is stored: they need not come again.
+    pub fn done(mut self) {
+        if let Some(release) = self.release.take() {
+            release();
+        }
+    }
+}
+
+impl fmt::Debug for Late {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Late")
+            .field("news", &self.news)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Carries exchanges.
@@ -114,8 +195,8 @@ pub enum Failure {
 pub trait Transport: Send + Sync + 'static {
     /// Sends, and waits for the reply until `deadline` at most.
     async fn send(&self, exchange: Exchange, deadline: Timestamp) -> Outcome;
-    /// The next reply to an exchange that was let go ([`Outcome::InCustody`]); pends for ever on transports that never let go.
-    async fn late_reply(&self) -> Reply {
+    /// The next news of an exchange that was let go ([`Outcome::InCustody`]); pends for ever on transports that never let go.
+    async fn late(&self) -> Late {
         std::future::pending().await
     }
 }
@@ -129,6 +210,8 @@ pub enum Carrier {
     Http2,
     /// HTTP/1.1 over TLS.
     Http1,
+    /// A bundle.
+    Bundle,
 }
 
 impl Carrier {
@@ -138,6 +221,7 @@ impl Carrier {
             Self::Http3 => "HTTP/3",
             Self::Http2 => "HTTP/2",
             Self::Http1 => "HTTP/1.1",
+            Self::Bundle => "BPv7",
         }
     }
 }
@@ -147,8 +231,10 @@ impl Carrier {
 pub struct PeerIdentity {
     /// The DNS names of the verified client certificate, lower case; empty without one.
     pub names: Vec<String>,
-    /// The peer's address.
-    pub address: std::net::SocketAddr,
+    /// The peer's address; none where a bundle brought the request.
+    pub address: Option<std::net::SocketAddr>,
+    /// The bundle's source, where one brought the request and it may be believed.
+    pub endpoint: Option<String>,
     /// How it came.
     pub carrier: Carrier,
 }

@@ -7,10 +7,11 @@ mod gate;
 pub mod path;
 pub mod quic;
 pub mod tls;
+pub mod ways;
 pub mod web;
 
 pub use early::{EarlyData, Handshake};
-pub use exchange::{Carrier, Exchange, Failure, Object, Outcome, PeerIdentity, Reply, Transport};
+pub use exchange::{Carrier, Exchange, Failure, Late, News, Object, Outcome, PeerIdentity, Reply, Transport};
 pub use path::Path;
 
 #[cfg(test)]

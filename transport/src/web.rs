@@ -221,7 +221,8 @@ impl House {
             let _permit = permit;
             let peer = PeerIdentity {
                 names: Vec::new(),
-                address,
+                address: Some(address),
+                endpoint: None,
                 carrier: Carrier::Http1,
             };
             house.serve(stream, peer, None).await;
@@ -233,7 +234,7 @@ impl House {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let address = peer.address;
+        let address = peer.address.map(|address| address.to_string());
         let (router, held) = (self.router.clone(), seat.cloned());
         let service = hyper::service::service_fn(move |mut request: http::Request<Incoming>| {
             request.extensions_mut().insert(peer.clone());
@@ -271,7 +272,7 @@ impl House {
             }
         };
         if let Err(error) = ended {
-            tracing::debug!(%address, %error, "connection ended");
+            tracing::debug!(address, %error, "connection ended");
         }
     }
 
@@ -294,7 +295,8 @@ fn identity(stream: &TlsStream<TcpStream>, address: SocketAddr) -> PeerIdentity 
     let own = session.peer_certificates().and_then(|chain| chain.first());
     PeerIdentity {
         names: own.map(|own| tls::dns_names(own)).unwrap_or_default(),
-        address,
+        address: Some(address),
+        endpoint: None,
         carrier: match session.alpn_protocol() {
             Some(b"h2") => Carrier::Http2,
             _ => Carrier::Http1,

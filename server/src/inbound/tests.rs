@@ -165,7 +165,8 @@ fn small() -> String {
 fn identity(name: &str) -> PeerIdentity {
     PeerIdentity {
         names: vec![name.to_owned()],
-        address: "127.0.0.1:1".parse().unwrap(),
+        address: Some("127.0.0.1:1".parse().unwrap()),
+        endpoint: None,
         carrier: Carrier::Http3,
     }
 }

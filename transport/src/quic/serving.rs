@@ -136,7 +136,8 @@ impl Peer {
         self.identity
             .get_or_init(|| PeerIdentity {
                 names: self.names(),
-                address: self.connection.remote_address(),
+                address: Some(self.connection.remote_address()),
+                endpoint: None,
                 carrier: Carrier::Http3,
             })
             .clone()

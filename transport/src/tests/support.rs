@@ -185,6 +185,8 @@ pub(super) fn exchange(port: u16, route: &str, object: Pieces) -> Exchange {
         path: "earth".into(),
         headers,
         object: Arc::new(object),
+        octets: 0,
+        held_before: false,
         priority: 0,
         expires: jiff::Timestamp::MAX,
     }
@@ -271,7 +273,7 @@ async fn echo(
         "sha256": hex(hash.finish().as_ref()),
         "names": peer.names,
         "carrier": peer.carrier.protocol(),
-        "local": peer.address.ip().is_loopback(),
+        "local": peer.address.is_some_and(|address| address.ip().is_loopback()),
         "type": text("content-type"),
         "length": text("content-length"),
     });

@@ -233,6 +233,8 @@ pub(crate) async fn send(client: &QuicTransport, clock: &Clock, octets: usize) -
         path: "mars".into(),
         headers: HeaderMap::new(),
         object: Arc::new(Mail(octets)),
+        octets: 0,
+        held_before: false,
         priority: 0,
         expires: Timestamp::MAX,
     };
