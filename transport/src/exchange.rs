@@ -1,6 +1,10 @@
 //! One HTTP request and, sometime, one response.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use futures_util::stream::BoxStream;
@@ -134,7 +138,8 @@ pub enum Failure {
 pub struct Late {
     /// What is new.
     pub news: News,
-    release: Option<Box<dyn FnOnce() + Send>>,
+    /// In a lock only so that news can be looked at from several threads.
+    release: Mutex<Option<Box<dyn FnOnce() + Send>>>,
 }
 
 /// What became of an exchange that was let go.
@@ -170,13 +175,14 @@ impl Late {
     pub fn new(news: News, release: impl FnOnce() + Send + 'static) -> Self {
         Self {
             news,
-            release: Some(Box::new(release)),
+            release: Mutex::new(Some(Box::new(release))),
         }
     }
 
     /// What follows from them is stored: they need not come again.
-    pub fn done(mut self) {
-        if let Some(release) = self.release.take() {
+    pub fn done(self) {
+        let release = self.release.into_inner().unwrap_or_else(PoisonError::into_inner);
+        if let Some(release) = release {
             release();
         }
     }

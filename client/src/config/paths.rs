@@ -6,7 +6,11 @@ use http::HeaderValue;
 use lightpost_config::{Section, duration_text};
 use lightpost_intake::notify::NoticeSettings;
 use lightpost_queue::schedule::{Notices, Policy};
-use lightpost_transport::Path;
+use lightpost_transport::{
+    Path,
+    bundle::options::Form,
+    ways::{Rules, Way},
+};
 
 use super::{file, positive, span};
 
@@ -41,6 +45,8 @@ pub struct PathSettings {
     pub reply_within: Option<Duration>,
     /// When senders hear of late mail, where the operator fixed it.
     pub notices: NoticeSettings,
+    /// Which transports it has, and when one takes over.
+    pub rules: Rules,
     /// The bearer token for the gateways of this path.
     pub token: Option<Secret>,
 }
@@ -106,13 +112,23 @@ pub(super) fn read(root: &Section<'_>) -> BTreeMap<String, Option<PathSettings>>
 
 fn one(name: &str, section: &Section<'_>) -> Option<PathSettings> {
     let path = Path::read(name, section);
+    let rules = path.as_ref().map(|path| Rules::read(section, path));
+    let bare = rules.as_ref().is_some_and(is_bare);
+    let named = section.get::<String>("encoding");
     let encoding = section
         .parse("encoding", "write \"zstd\" or \"identity\"", |text| match text {
             "zstd" => Ok(Encoding::Zstd),
             "identity" => Ok(Encoding::Identity),
             _ => Err("is not an encoding".into()),
         })
-        .unwrap_or(Encoding::Zstd);
+        .unwrap_or(if bare { Encoding::Identity } else { Encoding::Zstd });
+    if bare && named.as_deref() == Some("zstd") {
+        section.wrong(
+            "encoding",
+            "is zstd, and a Batch SMTP object alone in a bundle says nothing of an encoding".into(),
+            "remove it, or write `payload = \"http\"` in the path's bundle section".into(),
+        );
+    }
     let light = path
         .as_ref()
         .map_or(Duration::from_secs(1), |path| path.one_way_max);
@@ -130,6 +146,7 @@ fn one(name: &str, section: &Section<'_>) -> Option<PathSettings> {
     let notices = NoticeSettings::read(section, NoticeSettings::default());
     let settings = PathSettings {
         path: path?,
+        rules: rules?,
         lifetime,
         encoding,
         concurrency: concurrency.min(10_000),
@@ -142,6 +159,11 @@ fn one(name: &str, section: &Section<'_>) -> Option<PathSettings> {
     };
     check(section, &settings);
     Some(settings)
+}
+
+/// Whether objects travel without fields around them.
+fn is_bare(rules: &Rules) -> bool {
+    rules.order.contains(&Way::Bundle) && rules.bundle.form == Form::BatchSmtp
 }
 
 /// Five days as elsewhere in mail, unless physics wants more.

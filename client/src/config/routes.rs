@@ -6,6 +6,7 @@ use std::{
 };
 
 use lightpost_config::Section;
+use lightpost_transport::{bundle::endpoint, ways::Way};
 use url::Url;
 
 use super::{PathSettings, Recipients};
@@ -101,6 +102,29 @@ pub(crate) fn gateway(text: &str) -> Result<Url, String> {
     Ok(url)
 }
 
+/// Reads a gateway that an operator names: as [`gateway`], with a bundle endpoint as its fragment where it has one, or an endpoint alone.
+///
+/// # Errors
+/// What is wrong with it.
+fn named(text: &str) -> Result<Url, String> {
+    if let Some((web, fragment)) = text.split_once('#') {
+        let url = gateway(web)?;
+        let whole = format!("{url}#{fragment}");
+        let whole = Url::parse(&whole).map_err(|error| error.to_string())?;
+        return match endpoint(&whole) {
+            Some(_) => Ok(whole),
+            None => Err("the fragment is not a bundle endpoint".into()),
+        };
+    }
+    match Url::parse(text) {
+        Ok(url) if url.scheme() == "ipn" => match endpoint(&url) {
+            Some(_) => Ok(url),
+            None => Err("is not the endpoint of a service".into()),
+        },
+        _ => gateway(text),
+    }
+}
+
 /// Reads every `[[route]]`. `paths` has an entry for every path that the file names, right or wrong.
 pub(super) fn read(root: &Section<'_>, paths: &BTreeMap<String, Option<PathSettings>>) -> Vec<Route> {
     let sections = root.each("route");
@@ -147,12 +171,15 @@ fn one(section: &Section<'_>, paths: &BTreeMap<String, Option<PathSettings>>) ->
     }
     let mut gateways = Vec::new();
     for text in section.get_or("gateways", Vec::<String>::new()) {
-        match gateway(&text) {
-            Ok(url) => gateways.push(url),
+        match named(&text) {
+            Ok(url) => {
+                check_way(section, path.as_deref(), paths, &url);
+                gateways.push(url);
+            }
             Err(what) => section.wrong(
                 "gateways",
                 format!("\"{text}\": {what}"),
-                "write a URI such as \"https://gw1.moon.example/inboundmail\"".into(),
+                "write a URI such as \"https://gw1.moon.example/inboundmail\", \"ipn:2.25\", or both with # between".into(),
             ),
         }
     }
@@ -187,4 +214,27 @@ fn one(section: &Section<'_>, paths: &BTreeMap<String, Option<PathSettings>>) ->
         targets,
         recipients,
     })
+}
+
+/// Notes a gateway that none of its path's transports leads to.
+fn check_way(
+    section: &Section<'_>,
+    path: Option<&str>,
+    paths: &BTreeMap<String, Option<PathSettings>>,
+    url: &Url,
+) {
+    let Some(Some(settings)) = path.and_then(|path| paths.get(path)) else {
+        return;
+    };
+    let (has, name) = (|way| settings.rules.order.contains(&way), &settings.path.name);
+    let lacking = match (url.has_host(), endpoint(url).is_some()) {
+        (_, true) if !has(Way::Bundle) => "bundle",
+        (true, false) if !has(Way::Quic) => "quic",
+        _ => return,
+    };
+    section.wrong(
+        "gateways",
+        format!("\"{url}\" wants the transport \"{lacking}\", which [path.{name}] does not have"),
+        format!("add \"{lacking}\" to `transports` of [path.{name}], or write the gateway without it"),
+    );
 }

@@ -88,7 +88,7 @@ impl Shared {
                     }
                 }
             }
-            self.settle(original, fates).await;
+            self.settle(original, fates, None).await;
         }
         if let Some(error) = broken {
             tracing::warn!(%error, "notifications wait for the local MTA");

@@ -13,6 +13,7 @@
 //! what had not is claimed again.
 
 mod gateway;
+mod late;
 mod local;
 mod object;
 mod outcome;
@@ -35,7 +36,7 @@ use lightpost_clock::{Clock, add};
 use lightpost_intake::{Original, Reporter};
 use lightpost_queue::{LOCAL, Store};
 use lightpost_smtp::send::Target;
-use lightpost_transport::Transport;
+use lightpost_transport::{Late, Transport};
 use tokio::{
     sync::{Notify, Semaphore, mpsc},
     task::{Id, JoinError, JoinSet},
@@ -93,8 +94,8 @@ impl Shared {
         self.parked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Hands fates to the settler.
-    async fn settle(&self, original: Arc<Original>, fates: Vec<Fate>) {
+    /// Hands fates to the settler, which lets the news that they follow from go once they are stored.
+    async fn settle(&self, original: Arc<Original>, fates: Vec<Fate>, late: Option<Late>) {
         if fates.is_empty() {
             return;
         }
@@ -102,6 +103,7 @@ impl Shared {
             original,
             at: self.clock.now(),
             fates,
+            late,
         };
         // The settler outlives every sender.
         let _ = self.verdicts.send(verdict).await;
@@ -146,7 +148,7 @@ pub(crate) async fn run(parts: Parts) {
         wake,
         running: TaskTracker::new(),
     });
-    let late = tokio::spawn(late_replies(shared.clone()));
+    let late = tokio::spawn(late::listen(shared.clone()));
     let mut desk = Desk {
         shared: shared.clone(),
         local: Arc::new(parts.local),
@@ -173,13 +175,6 @@ pub(crate) async fn run(parts: Parts) {
     // Senders that are still waiting hold on to the settler; what they learn later is learnt again by a repeat.
     if clock.timeout(GRACE, settling).await.is_err() {
         tracing::debug!("the settler is left behind");
-    }
-}
-
-async fn late_replies(shared: Arc<Shared>) {
-    loop {
-        let reply = shared.transport.late_reply().await;
-        shared.late(reply).await;
     }
 }
 

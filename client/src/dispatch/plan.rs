@@ -5,6 +5,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use jiff::Timestamp;
 use lightpost_clock::add;
 use lightpost_queue::{ClaimedMessage, ClaimedRecipient, Disposition, OpenExchange, RecipientId, WaitReason};
+use lightpost_transport::bundle::options::NoReply;
 use rand::{SeedableRng, rngs::SmallRng};
 use ulid::Ulid;
 use url::Url;
@@ -178,6 +179,11 @@ impl Shared {
         if !carried.iter().eq(together.iter().map(|one| &one.id)) {
             tracing::warn!(message = %message.id, exchange = %exchange.id, "an exchange cannot be repeated as it was and is begun anew");
             return anew("begun anew: the exchange had other recipients");
+        }
+        let given_up = settings.rules.bundle.no_reply == NoReply::GiveUp && now >= exchange.until;
+        if let (true, Some(bundle)) = (given_up, &exchange.custody) {
+            let detail = format!("no answer came to bundle {bundle}, and the path says to give up then");
+            return Err((Disposition::Expired, detail));
         }
         let gateway = self.gateways.get(url.as_str(), settings.concurrency);
         let ran_out = now >= add(exchange.begun, settings.reply(message.facts.size));
@@ -411,5 +417,8 @@ fn expired_open(recipient: ClaimedRecipient) -> Fate {
 
 /// Host and port of a gateway, for people.
 pub(crate) fn authority(url: &Url) -> String {
-    url.authority().to_owned()
+    match url.has_host() {
+        true => url.authority().to_owned(),
+        false => url.to_string(),
+    }
 }

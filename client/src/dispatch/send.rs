@@ -8,11 +8,12 @@ use http::{HeaderMap, HeaderName, HeaderValue, header};
 use jiff::Timestamp;
 use lightpost_clock::add;
 use lightpost_intake::Original;
-use lightpost_mail::{Envelope, bsmtp, lines::BodyFacts};
+use lightpost_mail::{EnhancedCode, Envelope, bsmtp, lines::BodyFacts};
 use lightpost_queue::{ClaimedMessage, ClaimedRecipient, Disposition, NewExchange, WaitReason};
-use lightpost_transport::{Exchange, Failure, Outcome, Reply};
+use lightpost_transport::{Exchange, Failure, Late, Outcome, Reply};
 use tokio::sync::OwnedSemaphorePermit;
 use ulid::Ulid;
+use url::Url;
 
 use super::{
     Shared,
@@ -29,6 +30,9 @@ const LONGEST_ASKED: Duration = Duration::from_secs(3600);
 /// Within this time after the deadline of an exchange its outcome is stored.
 const OUTCOME: Duration = Duration::from_secs(60);
 
+/// Message too big for system (RFC 3463 section 3.4).
+const TOO_LARGE: EnhancedCode = EnhancedCode::new(5, 3, 4);
+
 /// Recipients of one message that travel in one exchange.
 pub(crate) struct Job {
     original: Arc<Original>,
@@ -37,9 +41,11 @@ pub(crate) struct Job {
     content: Option<Bytes>,
     priority: i8,
     group: Group,
-    /// Held until the outcome is known.
+    /// Held until the outcome is known; none where a carrier had the exchange.
     #[expect(dead_code, reason = "dropping it is its use")]
-    permit: OwnedSemaphorePermit,
+    permit: Option<OwnedSemaphorePermit>,
+    /// The news that decide about it, to be let go once that is stored.
+    late: Option<Late>,
 }
 
 /// A job whose exchange is made.
@@ -65,15 +71,33 @@ impl Job {
             content: message.content.clone(),
             priority: message.priority,
             group,
-            permit,
+            permit: Some(permit),
+            late: None,
         }
+    }
+
+    /// The job that a carrier had, with the news of it.
+    pub(crate) fn held(message: &ClaimedMessage, group: Group, late: Late) -> Self {
+        Self {
+            original: Arc::new(Original::from(message)),
+            facts: message.facts,
+            content: None,
+            priority: message.priority,
+            group,
+            permit: None,
+            late: Some(late),
+        }
+    }
+
+    pub(crate) fn gateway(&self) -> &Url {
+        &self.group.url
     }
 
     pub(crate) fn is_large(&self) -> bool {
         self.facts.size > object::SMALL
     }
 
-    fn repeats(&self) -> bool {
+    pub(crate) fn repeats(&self) -> bool {
         self.group.repeats.is_some()
     }
 
@@ -174,6 +198,8 @@ impl Shared {
             path: job.group.path.clone(),
             headers: headers(id, &envelope, &job.facts, &ready, settings),
             object: ready.object,
+            octets: job.facts.size,
+            held_before: repeats.is_some_and(|open| open.custody.is_some()),
             priority: job.priority,
             expires: job
                 .group
@@ -240,9 +266,18 @@ impl Shared {
         };
         match outcome {
             Outcome::Replied(reply) => self.replied(job, &reply).await,
-            Outcome::InCustody { until } => {
-                self.finish(job, |_| Disposition::Awaiting(until), "a bundle node holds it")
-                    .await;
+            Outcome::InCustody { until, custody } => {
+                job.group.gateway.reached();
+                let said = format!("a bundle node holds it as {custody}");
+                let awaiting = |one: &ClaimedRecipient| Disposition::Awaiting {
+                    until: until.min(one.expires),
+                    custody: custody.clone(),
+                };
+                self.finish(job, awaiting, &said).await;
+            }
+            Outcome::HandedOver { said } => {
+                job.group.gateway.reached();
+                self.accepted(job, Vec::new(), &said).await;
             }
             Outcome::NoContact { until } => {
                 let close = !job.repeats();
@@ -257,7 +292,7 @@ impl Shared {
         }
     }
 
-    async fn replied(&self, job: Job, reply: &Reply) {
+    pub(crate) async fn replied(&self, job: Job, reply: &Reply) {
         let now = self.clock.now();
         let meaning = judge(reply, now);
         match meaning {
@@ -324,8 +359,8 @@ impl Shared {
         job.group.gateway.failed(now, &policy, asked)
     }
 
-    async fn accepted(&self, job: Job, refused: Vec<RefusedRecipient>, said: &str) {
-        let original = job.original.clone();
+    pub(crate) async fn accepted(&self, mut job: Job, refused: Vec<RefusedRecipient>, said: &str) {
+        let (original, late) = (job.original.clone(), job.late.take());
         let gateway = authority(&job.group.url);
         let mut fates = job.all(|_| Disposition::Delivered, said);
         let mut strange = Vec::new();
@@ -356,7 +391,7 @@ impl Shared {
                 }
             }
         }
-        self.settle(original, fates).await;
+        self.settle(original, fates, late).await;
     }
 
     async fn failed(&self, job: Job, failure: &Failure, begun: Timestamp) {
@@ -367,6 +402,10 @@ impl Shared {
                 self.again(job, WaitReason::Interrupted, None, &detail).await;
             }
             Failure::NoReply { .. } => self.again(job, WaitReason::NoReply, None, &detail).await,
+            Failure::TooLarge { .. } => {
+                self.finish(job, |_| Disposition::Failed(TOO_LARGE), &detail)
+                    .await;
+            }
         }
     }
 
@@ -423,7 +462,7 @@ impl Shared {
     }
 
     /// Tried again by the path's policy, with the same exchange.
-    async fn again(&self, job: Job, reason: WaitReason, at_least: Option<Duration>, detail: &str) {
+    pub(crate) async fn again(&self, job: Job, reason: WaitReason, at_least: Option<Duration>, detail: &str) {
         self.retry(job, reason, at_least, false, detail).await;
     }
 
@@ -459,42 +498,14 @@ impl Shared {
         self.finish(job, disposition, detail).await;
     }
 
-    async fn finish(&self, job: Job, disposition: impl Fn(&ClaimedRecipient) -> Disposition, detail: &str) {
-        let original = job.original.clone();
-        self.settle(original, job.all(disposition, detail)).await;
-    }
-
-    /// A reply to an exchange that was let go.
-    pub(crate) async fn late(&self, reply: Reply) {
-        let id: Ulid = reply.exchange;
-        match self.store.find_exchange(id).await {
-            Ok(Some((message, open))) => {
-                let now = self.clock.now();
-                let delivered =
-                    matches!(judge(&reply, now), Meaning::Accepted(refused) if refused.is_empty());
-                let settlements = open
-                    .recipients
-                    .iter()
-                    .map(|recipient| lightpost_queue::Settlement {
-                        recipient: *recipient,
-                        // Whatever else it says is asked again: the gateway gives the same answer to a repeat.
-                        disposition: if delivered {
-                            Disposition::Delivered
-                        } else {
-                            retry(now, WaitReason::Busy, true, false)
-                        },
-                        at: now,
-                        remote: Some(open.gateway.clone()),
-                        detail: format!("{}, a late reply", reply.status.as_u16()),
-                    });
-                if let Err(error) = self.store.settle(settlements.collect(), Vec::new()).await {
-                    tracing::error!(%message, %error, "a late reply cannot be stored; the exchange is repeated");
-                }
-                self.wake.notify_one();
-            }
-            Ok(None) => tracing::info!(exchange = %id, "a late reply belongs to no open exchange"),
-            Err(error) => tracing::error!(exchange = %id, %error, "a late reply cannot be placed"),
-        }
+    async fn finish(
+        &self,
+        mut job: Job,
+        disposition: impl Fn(&ClaimedRecipient) -> Disposition,
+        detail: &str,
+    ) {
+        let (original, late) = (job.original.clone(), job.late.take());
+        self.settle(original, job.all(disposition, detail), late).await;
     }
 }
 

@@ -10,6 +10,7 @@ use lightpost_mail::{
     dsn::{self, Action, RecipientStatus},
 };
 use lightpost_queue::{ClaimedRecipient, Disposition, NewMessage, Settlement, Store};
+use lightpost_transport::Late;
 use tokio::sync::{Notify, mpsc};
 
 /// Settlements in one transaction.
@@ -29,11 +30,13 @@ pub(crate) struct Fate {
 }
 
 /// What became of recipients of one message.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct Verdict {
     pub(crate) original: Arc<Original>,
     pub(crate) at: Timestamp,
     pub(crate) fates: Vec<Fate>,
+    /// The news that it follows from.
+    pub(crate) late: Option<Late>,
 }
 
 /// Takes verdicts until the last sender is gone.
@@ -49,8 +52,8 @@ impl Settler {
     pub(crate) async fn run(self, mut verdicts: mpsc::Receiver<Verdict>) {
         let mut batch = Vec::with_capacity(BATCH);
         while verdicts.recv_many(&mut batch, BATCH).await > 0 {
-            let (mut settlements, mut notifications) = (Vec::new(), Vec::new());
-            for verdict in batch.drain(..) {
+            let (mut settlements, mut notifications, mut news) = (Vec::new(), Vec::new(), Vec::new());
+            for mut verdict in batch.drain(..) {
                 if let Some(notification) = self.notification(&verdict).await {
                     notifications.push(notification);
                 }
@@ -63,6 +66,7 @@ impl Settler {
                         detail = fate.detail
                     );
                 }
+                news.extend(verdict.late.take());
                 settlements.extend(verdict.fates.into_iter().map(|fate| Settlement {
                     recipient: fate.recipient.id,
                     disposition: fate.disposition,
@@ -72,6 +76,7 @@ impl Settler {
                 }));
             }
             self.store(settlements, notifications).await;
+            news.into_iter().for_each(Late::done);
         }
     }
 

@@ -289,7 +289,7 @@ impl Shared {
                     None => fates.extend(crowded(group, self.clock.now())),
                 }
             }
-            self.settle(original, fates).await;
+            self.settle(original, fates, None).await;
         }
         drop(room);
         for job in large {

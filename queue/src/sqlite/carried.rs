@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use sqlx::{Row, SqliteConnection};
 
-use super::{claim, rows};
+use super::claim;
 use crate::{ClaimedMessage, ExchangeName};
 
 pub(super) const BY_ID: &str = "SELECT e.id, e.message, e.gateway, e.name, e.recipients, e.begun, e.until, e.custody \

@@ -3,6 +3,7 @@
 mod exchanges;
 mod fates;
 mod gateways;
+mod held;
 mod notices;
 
 use std::{
@@ -46,15 +47,21 @@ struct Scripted {
     news: Notify,
     /// How long a failure to connect takes.
     connecting: Duration,
+    /// What is heard later.
+    late: tokio::sync::Mutex<mpsc::UnboundedReceiver<Late>>,
+    tell: mpsc::UnboundedSender<Late>,
 }
 
 impl Scripted {
     fn slow(connecting: Duration, script: impl Fn(&Sent) -> Outcome + Send + Sync + 'static) -> Arc<Self> {
+        let (tell, late) = mpsc::unbounded_channel();
         Arc::new(Self {
             script: Box::new(script),
             sent: Mutex::default(),
             news: Notify::new(),
             connecting,
+            late: late.into(),
+            tell,
         })
     }
 
@@ -118,6 +125,13 @@ impl Transport for Scripted {
             outcome => outcome,
         }
     }
+
+    async fn late(&self) -> Late {
+        match self.late.lock().await.recv().await {
+            Some(late) => late,
+            None => std::future::pending().await,
+        }
+    }
 }
 
 fn replied(status: u16, body: &str) -> Outcome {
@@ -149,6 +163,8 @@ struct Bench {
     sink: Sink,
     name: &'static str,
     extra: String,
+    /// More paths and routes.
+    more: String,
 }
 
 impl Bench {
@@ -160,7 +176,13 @@ impl Bench {
             sink,
             name: "relay.earth.example",
             extra: extra.to_owned(),
+            more: String::new(),
         }
+    }
+
+    fn with(mut self, more: &str) -> Self {
+        more.clone_into(&mut self.more);
+        self
     }
 
     fn config(&self) -> Config {
@@ -200,11 +222,13 @@ impl Bench {
             [[route]]
             domain = "silent.example"
             path = "moon"
+            {}
             "#,
             self.name,
             self.folder.path().display(),
             self.sink.address(),
             self.extra,
+            self.more,
         );
         Config::from_text(Path::new("client.toml"), &text).unwrap()
     }
