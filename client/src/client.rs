@@ -8,6 +8,7 @@ use std::{
 };
 
 use jiff::Timestamp;
+use lightpost_bundles::Bundles;
 use lightpost_clock::Clock;
 use lightpost_intake::{Reporter, notify::delays::Delays};
 use lightpost_mail::Address;
@@ -18,11 +19,13 @@ use lightpost_smtp::{
 };
 use lightpost_transport::{
     Transport,
+    bundle::client::BundleTransport,
     quic::{
         client::{QuicTransport, Settings},
         net::{Kernel, Net},
     },
     tls::TlsError,
+    ways::Ways,
     web::{Plain, serve_plain},
 };
 use tokio::{
@@ -33,8 +36,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     accept::Acceptance,
-    config::Config,
-    config::Receive,
+    config::{Config, PathSettings, Receive},
     discover::{Discovery, ResolverError},
     dispatch, housekeeping, ingest,
     ingest::smtp::Door,
@@ -54,6 +56,9 @@ pub enum StartError {
     /// The resolver.
     #[error(transparent)]
     Resolver(#[from] ResolverError),
+    /// The bundle node.
+    #[error(transparent)]
+    Bundles(#[from] lightpost_bundles::StartError),
     /// Certificates, keys, or the transport's socket.
     #[error(transparent)]
     Tls(#[from] TlsError),
@@ -74,6 +79,7 @@ pub struct Client {
     address: Option<SocketAddr>,
     sockets: Vec<PathBuf>,
     quic: Option<Arc<QuicTransport>>,
+    bundles: Option<Bundles>,
     clock: Clock,
     accepting: CancellationToken,
     sending: CancellationToken,
@@ -105,8 +111,17 @@ impl Client {
         };
         let quic = QuicTransport::new_on(net, settings, discovery.clone(), clock.clone())?;
         let quic = Arc::new(quic);
-        let mut client = Self::assemble(config, clock, discovery, quic.clone()).await?;
+        let bundles = match &config.bundle {
+            Some(settings) => Some(settings.open(clock.clone()).await?),
+            None => None,
+        };
+        let transport: Arc<dyn Transport> = match &bundles {
+            Some(bundles) => Arc::new(ways(&config, quic.clone(), bundles, &clock)),
+            None => quic.clone(),
+        };
+        let mut client = Self::assemble(config, clock, discovery, transport).await?;
         client.quic = Some(quic);
+        client.bundles = bundles;
         Ok(client)
     }
 
@@ -192,6 +207,7 @@ impl Client {
             address,
             sockets: sockets.chain(config.ingest.socket.clone()).collect(),
             quic: None,
+            bundles: None,
             clock,
             accepting,
             sending,
@@ -229,6 +245,9 @@ impl Client {
         }
         if let Some(quic) = &self.quic {
             quic.close().await;
+        }
+        if let Some(bundles) = &self.bundles {
+            bundles.close().await;
         }
         for socket in &self.sockets {
             // A socket that is gone already is as good.
@@ -279,6 +298,18 @@ fn tell_delays(
     workers.spawn(delays.run(stop.clone()));
 }
 
+/// Both transports, by each path's rules.
+fn ways(config: &Config, quic: Arc<QuicTransport>, bundles: &Bundles, clock: &Clock) -> Ways {
+    let options = |(name, path): (&String, &PathSettings)| (name.clone(), path.rules.bundle.clone());
+    let paths: Vec<_> = config.paths.iter().map(options).collect();
+    let transport = BundleTransport::new(bundles.agent.clone(), paths, false, clock.clone());
+    let rules = config
+        .paths
+        .iter()
+        .map(|(name, path)| (name.clone(), path.rules.clone()));
+    Ways::new(quic, Arc::new(transport), rules, clock.clone())
+}
+
 /// Starts what is done now and then.
 fn keep_house(
     workers: &mut JoinSet<()>,
@@ -316,8 +347,8 @@ async fn take_up(store: &dyn Store, name: &str, now: Timestamp) -> Result<(), St
             "recipients were being worked on when the client ended; they are queued again"
         );
     }
-    // Replies go with the connections of the process that awaits them, and a repeat gets the same answer. (Once a transport keeps
-    // exchanges over a restart, those have to be left out here.)
+    // Replies go with the connections of the process that awaits them, and a repeat gets the same answer. What a bundle node holds
+    // is awaited on.
     let mut resumed = 0;
     loop {
         match store.resume(now).await? {

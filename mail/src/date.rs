@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 
 /// `date-time` of RFC 5322 section 3.3 in UTC, `Thu, 1 Jan 1970 00:00:00 +0000`.
-pub(crate) fn rfc5322(at: Timestamp) -> String {
+pub fn rfc5322(at: Timestamp) -> String {
     at.strftime("%a, %-d %b %Y %H:%M:%S +0000").to_string()
 }
 

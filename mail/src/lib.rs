@@ -4,7 +4,7 @@
 
 pub mod address;
 pub mod bsmtp;
-mod date;
+pub mod date;
 pub mod dsn;
 pub mod envelope;
 pub mod lines;

@@ -11,10 +11,12 @@ use std::{
 };
 
 use axum::Router;
+use lightpost_bundles::Bundles;
 use lightpost_clock::Clock;
 use lightpost_intake::operator::{self, Operator};
 use lightpost_queue::{Store, StoreError, sqlite::SqliteStore};
 use lightpost_transport::{
+    bundle::listener as bundle,
     quic::{
         listener,
         net::{Kernel, Net},
@@ -29,7 +31,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::{Config, Warning, advice, housekeeping, inbound, onward};
+use crate::{Config, Warning, advice, config, housekeeping, inbound, onward};
 
 /// How long listeners may take to let running requests end.
 const GRACE: Duration = Duration::from_secs(15);
@@ -43,6 +45,9 @@ pub enum StartError {
     /// The inbox cannot be used.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The bundle node cannot be used.
+    #[error(transparent)]
+    Bundles(#[from] lightpost_bundles::StartError),
     /// A certificate, key or list of CAs cannot be used.
     #[error(transparent)]
     Tls(#[from] TlsError),
@@ -60,6 +65,7 @@ pub enum StartError {
 pub struct Server {
     https: SocketAddr,
     admin: Option<SocketAddr>,
+    bundles: Option<Arc<Bundles>>,
     store: Arc<dyn Store>,
     clock: Clock,
     onward: onward::Onward,
@@ -118,6 +124,22 @@ impl Server {
             clock.clone(),
             stop.clone(),
         ));
+        let bundles = match &config.bundle {
+            Some(bundle) => {
+                let bundles = Arc::new(bundle.settings.open(clock.clone()).await?);
+                let complaints = onward::Complaints::new(config.clone(), store.clone(), clock.clone());
+                tasks.spawn(bundle::serve(
+                    bundles.agent.clone(),
+                    router.clone(),
+                    Arc::new(complaints),
+                    bundle_settings(&config, bundle),
+                    clock.clone(),
+                    stop.clone(),
+                ));
+                Some(bundles)
+            }
+            None => None,
+        };
         tasks.spawn(quic.serve(router, clock.clone(), stop.clone()));
         let admin_address = admin.address;
         admin.serve(&config, &store, &clock, &stop, &mut tasks);
@@ -132,6 +154,7 @@ impl Server {
         Ok(Self {
             https,
             admin: admin_address,
+            bundles,
             store,
             clock,
             onward,
@@ -143,6 +166,11 @@ impl Server {
     /// Where HTTP/3 (UDP), HTTP/2 and HTTP/1.1 (TCP) are served.
     pub fn https_address(&self) -> SocketAddr {
         self.https
+    }
+
+    /// Where bundles come in, in the order of the configuration.
+    pub fn bundle_addresses(&self) -> &[SocketAddr] {
+        self.bundles.as_ref().map_or(&[], |bundles| bundles.addresses())
     }
 
     /// Where an operator asks, when that is a TCP address.
@@ -164,8 +192,24 @@ impl Server {
             tracing::warn!("requests are cut off; nothing of them was acknowledged");
             self.tasks.shutdown().await;
         }
+        if let Some(bundles) = &self.bundles {
+            bundles.close().await;
+        }
         self.onward.stop().await;
         self.store.close().await;
+    }
+}
+
+fn bundle_settings(config: &Config, bundle: &config::Bundle) -> bundle::Settings {
+    let sources = config.peers.iter().flat_map(|peer| peer.endpoints.clone());
+    bundle::Settings {
+        path: config.listen.endpoint.clone(),
+        sources: sources.collect(),
+        integrity: false,
+        concurrency: bundle.concurrency,
+        memory: usize::try_from(bundle.memory).unwrap_or(usize::MAX),
+        reply_lifetime: bundle.reply_lifetime,
+        longest: config.accept.remember,
     }
 }
 

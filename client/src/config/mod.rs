@@ -54,6 +54,8 @@ pub struct Config {
     pub local: Local,
     /// Trust and identity towards gateways.
     pub tls: Tls,
+    /// The bundle node, where a path uses bundles.
+    pub bundle: Option<lightpost_bundles::Settings>,
     /// The paths by name.
     pub paths: BTreeMap<String, PathSettings>,
     /// Which mail takes which path.
@@ -156,6 +158,7 @@ fn walk(root: &Section<'_>) -> Option<Config> {
     let routes = routes::read(root, &paths);
     let quotas = quotas::read(root);
     let screen = screen::read(&root.section("screen"));
+    let bundle = bundle(root, &paths);
     let paths = paths
         .into_iter()
         .filter_map(|(name, path)| Some((name, path?)))
@@ -171,11 +174,32 @@ fn walk(root: &Section<'_>) -> Option<Config> {
         resolver,
         local: local?,
         tls,
+        bundle,
         paths,
         routes,
         quotas,
         screen,
     })
+}
+
+/// `[bundle]`, which a path that uses bundles needs.
+fn bundle(
+    root: &Section<'_>,
+    paths: &BTreeMap<String, Option<PathSettings>>,
+) -> Option<lightpost_bundles::Settings> {
+    let section = root.section("bundle");
+    if section.present() {
+        return lightpost_bundles::Settings::read(&section, "ipn:1.26");
+    }
+    let users = paths.values().flatten().filter(|path| path.rules.has_bundles());
+    for path in users {
+        root.wrong(
+            "bundle",
+            format!("is missing, and [path.{}] uses bundles", path.path.name),
+            "add [bundle] with `endpoint`, `store` and a neighbour".into(),
+        );
+    }
+    None
 }
 
 /// Beside the database, with its protection: who can read the mail in it learns nothing new from the sessions.

@@ -13,7 +13,6 @@ use lightpost_queue::{ClaimedMessage, ClaimedRecipient, Disposition, NewExchange
 use lightpost_transport::{Exchange, Failure, Late, Outcome, Reply};
 use tokio::sync::OwnedSemaphorePermit;
 use ulid::Ulid;
-use url::Url;
 
 use super::{
     Shared,
@@ -87,10 +86,6 @@ impl Job {
             permit: None,
             late: Some(late),
         }
-    }
-
-    pub(crate) fn gateway(&self) -> &Url {
-        &self.group.url
     }
 
     pub(crate) fn is_large(&self) -> bool {

@@ -36,6 +36,8 @@ pub struct Peer {
     pub name: String,
     /// Its token, alone under its name.
     pub token: Option<Tokens>,
+    /// Its bundle endpoints: the sources of its bundles.
+    pub endpoints: Vec<String>,
     /// The sender domains that it may speak for; the null reverse-path always.
     pub senders: Domains,
 }
@@ -102,14 +104,29 @@ pub(super) fn peers(root: &Section<'_>, has_trust: bool) -> Vec<Peer> {
         }
         let senders = domains::read(&section, "senders").unwrap_or(Domains(vec![super::Pattern::Any]));
         let token = token(&section, &name);
-        if token.is_none() && !has_trust && section.get::<String>("token").is_none() {
+        let endpoints = endpoints(&section);
+        for other in &peers {
+            for endpoint in endpoints.iter().filter(|one| other.endpoints.contains(one)) {
+                section.wrong(
+                    "endpoints",
+                    format!("{endpoint} is one of {} as well", other.name),
+                    "give each endpoint to one peer".into(),
+                );
+            }
+        }
+        if token.is_none() && !has_trust && endpoints.is_empty() && section.get::<String>("token").is_none() {
             section.wrong(
                 "token",
                 "is missing, and without listen.client_trust no certificate can name this peer".into(),
                 "name a file with its token, or set listen.client_trust".into(),
             );
         }
-        peers.push(Peer { name, token, senders });
+        peers.push(Peer {
+            name,
+            token,
+            endpoints,
+            senders,
+        });
     }
     if none {
         root.wrong(
@@ -119,6 +136,22 @@ pub(super) fn peers(root: &Section<'_>, has_trust: bool) -> Vec<Peer> {
         );
     }
     peers
+}
+
+fn endpoints(section: &Section<'_>) -> Vec<String> {
+    let mut endpoints = Vec::new();
+    for text in section.get_or("endpoints", Vec::<String>::new()) {
+        match text.parse::<hardy_bpv7::eid::Eid>() {
+            // In one form: it is compared with the text of a bundle's source.
+            Ok(eid) => endpoints.push(eid.to_string()),
+            Err(_) => section.wrong(
+                "endpoints",
+                format!("\"{}\" is not a bundle endpoint", text.escape_debug()),
+                "write the sources of its bundles, such as \"ipn:1.26\"".into(),
+            ),
+        }
+    }
+    endpoints
 }
 
 fn token(section: &Section<'_>, name: &str) -> Option<Tokens> {

@@ -1,6 +1,7 @@
 //! The gateway's configuration file; `deploy/server.toml` is the sample with every key.
 
 mod accept;
+mod bundle;
 mod domains;
 mod relay;
 #[cfg(test)]
@@ -18,6 +19,7 @@ use lightpost_mail::Address;
 use lightpost_transport::quic::tickets::age_tolerance;
 
 pub use accept::{Accept, Peer};
+pub use bundle::Bundle;
 pub use domains::{Domains, Pattern};
 pub use relay::{Onward, Relay};
 
@@ -37,6 +39,8 @@ pub struct Config {
     pub listen: Listen,
     /// What is accepted.
     pub accept: Accept,
+    /// Where exchanges come in by bundles.
+    pub bundle: Option<Bundle>,
     /// Who may hand over mail.
     pub peers: Vec<Peer>,
     /// Where mail goes.
@@ -137,6 +141,7 @@ fn walk(root: &Section<'_>) -> Option<Config> {
         .as_ref()
         .is_some_and(|listen| listen.client_trust.is_some());
     let peers = accept::peers(root, has_trust);
+    let bundle = bundle::read(root, &peers);
     let own_name = name.clone().unwrap_or_default();
     let onward = relay::read(root, &own_name);
     let admin = admin(&root.section("admin"));
@@ -147,6 +152,7 @@ fn walk(root: &Section<'_>) -> Option<Config> {
         retention,
         listen: listen?,
         accept: accept?,
+        bundle,
         peers,
         onward,
         postmaster,

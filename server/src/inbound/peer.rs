@@ -1,4 +1,4 @@
-//! Who sends: a verified certificate's DNS names, or a bearer token.
+//! Who sends: a verified certificate's DNS names, a bundle's source, or a bearer token.
 
 use http::HeaderMap;
 use lightpost_intake::{Problem, auth::bearer};
@@ -18,6 +18,12 @@ pub(super) fn identify<'a>(
     let names = identity.map_or(&[][..], |identity| &identity.names);
     if let Some(peer) = peers.iter().find(|peer| names.contains(&peer.name)) {
         return Ok(peer);
+    }
+    if let Some(source) = identity.and_then(|identity| identity.endpoint.as_ref()) {
+        return peers
+            .iter()
+            .find(|peer| peer.endpoints.contains(source))
+            .ok_or_else(|| Problem::forbidden(format!("{source} may not hand over mail here")));
     }
     // Every token is tried, so that the time tells nothing about which peer has one.
     let mut found = None;

@@ -5,6 +5,7 @@
 //! notification; [`mod@settle`] stores outcomes and notifications together, many in one transaction. The stored status is the
 //! checkpoint: what a crash interrupts is leased, and queued again at the next start.
 
+mod complaints;
 mod deliver;
 mod dispatch;
 mod line;
@@ -32,6 +33,7 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+pub(crate) use self::complaints::Complaints;
 use self::{line::Line, settle::Outcome};
 use crate::Config;
 

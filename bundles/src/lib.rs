@@ -1,0 +1,195 @@
+//! `[bundle]`: which bundle node a program uses, and where its endpoint is. The same section for client and gateway.
+
+use std::{net::SocketAddr, path::PathBuf, sync::Arc};
+
+use hardy_bpv7::eid::Eid;
+use lightpost_bundle_node::{
+    Framing, Limits, Listener, Neighbour, Node, NodeConfig, OpenError, Pattern, Route,
+};
+use lightpost_clock::Clock;
+use lightpost_config::{Section, Size};
+use lightpost_transport::bundle::agent::Agent;
+
+/// Which bundle node a program uses.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Settings {
+    /// Our endpoint.
+    pub endpoint: Eid,
+    /// The node inside this program.
+    pub node: NodeConfig,
+    service: u32,
+}
+
+/// Why a bundle node cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The one inside this program.
+    #[error("the bundle node: {0}")]
+    Node(#[from] OpenError),
+    /// It does not know our endpoint.
+    #[error("the bundle node has no endpoint {0}")]
+    Endpoint(Eid),
+}
+
+/// A bundle node in use.
+pub struct Bundles {
+    /// Our endpoint at it.
+    pub agent: Arc<dyn Agent>,
+    node: Node,
+}
+
+impl Settings {
+    /// Reads `[bundle]`: `endpoint`, `store`, `max_bundle`, `max_store`, `[[bundle.listen]]`, `[bundle.neighbour.NAME]`. `example` is an
+    /// endpoint as the program would have it.
+    pub fn read(section: &Section<'_>, example: &str) -> Option<Self> {
+        let remedy = format!("write the endpoint of a service, such as \"{example}\"");
+        section.require::<String>("endpoint");
+        let endpoint = section.parse("endpoint", &remedy, numbers);
+        let store = section.require_path("store");
+        let mut limits = Limits::default();
+        if let Some(Size(octets)) = section.get("max_bundle") {
+            limits.bundle = octets;
+            limits.inbound = limits.inbound.max(octets);
+        }
+        if let Some(Size(octets)) = section.get("max_store") {
+            limits.store = octets;
+        }
+        let listeners = section.each("listen");
+        let listeners: Vec<_> = listeners.iter().map(listener).collect();
+        let neighbours = section.named("neighbour");
+        let neighbours: Vec<_> = neighbours
+            .iter()
+            .map(|(name, section)| neighbour(name, section))
+            .collect();
+        if listeners.is_empty() && neighbours.is_empty() {
+            section.wrong(
+                "listen",
+                "is missing, and there is no neighbour: no bundle can come or go".into(),
+                "add [[bundle.listen]] with `address`, or [bundle.neighbour.NAME] with `address` and `routes`".into(),
+            );
+        }
+        let (number, service, endpoint) = endpoint?;
+        let mut node = NodeConfig::new(number, store?);
+        node.services = vec![service];
+        node.limits = limits;
+        node.listeners = listeners.into_iter().collect::<Option<_>>()?;
+        for (neighbour, routes) in neighbours.into_iter().collect::<Option<Vec<_>>>()? {
+            let via = neighbour.name.clone();
+            node.routes.extend(routes.into_iter().map(|pattern| Route {
+                pattern,
+                via: via.clone(),
+            }));
+            node.neighbours.push(neighbour);
+        }
+        for problem in node.problems() {
+            section.wrong("store", problem, "mend it in [bundle]".into());
+        }
+        Some(Self {
+            endpoint,
+            node,
+            service,
+        })
+    }
+
+    /// The folder that the node's store needs.
+    pub fn folder(&self) -> &PathBuf {
+        &self.node.directory
+    }
+
+    /// Starts the node.
+    ///
+    /// # Errors
+    /// [`StartError`]
+    pub async fn open(&self, clock: Clock) -> Result<Bundles, StartError> {
+        let node = Node::open(self.node.clone(), clock).await?;
+        let agent = node
+            .agent(self.service)
+            .ok_or_else(|| StartError::Endpoint(self.endpoint.clone()))?;
+        for address in node.addresses() {
+            tracing::info!(%address, endpoint = %self.endpoint, "listening for bundles");
+        }
+        Ok(Bundles { agent, node })
+    }
+}
+
+impl Bundles {
+    /// Where the node listens, in the order of the configuration.
+    pub fn addresses(&self) -> &[SocketAddr] {
+        self.node.addresses()
+    }
+
+    /// The node.
+    pub const fn node(&self) -> &Node {
+        &self.node
+    }
+
+    /// Lets the node go, in order.
+    pub async fn close(&self) {
+        self.agent.close().await;
+        self.node.close().await;
+    }
+}
+
+/// Node number, service number and endpoint.
+fn numbers(text: &str) -> Result<(u32, u32, Eid), String> {
+    let eid: Eid = text
+        .parse()
+        .map_err(|_| "is not an endpoint of the ipn scheme".to_owned())?;
+    match &eid {
+        Eid::Ipn { fqnn, service_number } | Eid::LegacyIpn { fqnn, service_number }
+            if fqnn.allocator_id == 0 && fqnn.node_number > 0 && *service_number > 0 =>
+        {
+            Ok((fqnn.node_number, *service_number, eid.clone()))
+        }
+        _ => Err("is not the endpoint of a service".to_owned()),
+    }
+}
+
+fn listener(section: &Section<'_>) -> Option<Listener> {
+    let framing = framing(section);
+    let address = section.require::<SocketAddr>("address");
+    Some(Listener {
+        framing: framing?,
+        address: address?,
+    })
+}
+
+fn neighbour(name: &str, section: &Section<'_>) -> Option<(Neighbour, Vec<Pattern>)> {
+    let framing = framing(section);
+    let address = section.require::<String>("address");
+    section.require::<Vec<String>>("routes");
+    let mut routes = Vec::new();
+    for text in section.get_or("routes", Vec::<String>::new()) {
+        match text.parse() {
+            Ok(pattern) => routes.push(pattern),
+            Err(error) => section.wrong(
+                "routes",
+                format!("{error}"),
+                "write the destinations that are reached through it, such as \"ipn:2.*\"".into(),
+            ),
+        }
+    }
+    let neighbour = Neighbour {
+        name: name.to_owned(),
+        framing: framing?,
+        address: address?,
+    };
+    Some((neighbour, routes))
+}
+
+fn framing(section: &Section<'_>) -> Option<Framing> {
+    let text = section.get_or("framing", Framing::Tcpcl.name().to_owned());
+    let found = [Framing::Tcpcl]
+        .into_iter()
+        .find(|framing| framing.name() == text);
+    if found.is_none() {
+        section.wrong(
+            "framing",
+            format!("\"{text}\" is not a framing"),
+            "write \"tcpclv4\"".into(),
+        );
+    }
+    found
+}
