@@ -38,6 +38,8 @@ pub struct GatewaySettings {
     pub database: Option<String>,
     /// Lines for `[accept]`.
     pub accept: String,
+    /// Lines for `[[peer]]`.
+    pub peer: String,
     /// Whole tables to add.
     pub more: String,
 }
@@ -53,6 +55,7 @@ impl GatewaySettings {
             notify: None,
             database: None,
             accept: String::new(),
+            peer: String::new(),
             more: String::new(),
         }
     }
@@ -96,7 +99,7 @@ domains = {domains:?}
 [[peer]]
 name = "{RELAY}"
 senders = ["*"]
-
+{peer}
 [local]
 address = "{local}"
 protocol = "{protocol}"
@@ -115,6 +118,7 @@ listen = "{admin}"
             domains = settings.domains,
             local = settings.local,
             accept = settings.accept,
+            peer = settings.peer,
             protocol = settings.protocol,
             first = settings.domains[0].trim_start_matches("*."),
         );

@@ -1,0 +1,188 @@
+//! From Earth to a mailbox behind a gateway, in bundles over TCPCLv4.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "the helpers of tests fail tests"
+)]
+
+use std::{net::SocketAddr, time::Duration};
+
+use lightpost_tests::{
+    Site, corpus,
+    dovecot::Dovecot,
+    pki::Authority,
+    programs::Program,
+    wait,
+    world::{self, ClientSettings, Gateway, GatewaySettings, RELAY},
+};
+
+const ALICE: &str = "alice@earth.example";
+const BOB: &str = "bob@moon.example";
+const POSTMASTER: &str = "postmaster@moon.example";
+const NAME: &str = "gw1.moon.example";
+const SOON: Duration = Duration::from_secs(60);
+
+/// Earth's client is ipn:1.26, the Moon's gateway ipn:2.25.
+struct World {
+    client: Program,
+    gateway: Gateway,
+    dovecot: Dovecot,
+    site: Site,
+}
+
+/// A node's sockets: its own, its neighbour's.
+fn section(endpoint: &str, store: &str, own: SocketAddr, routes: &str, other: SocketAddr) -> String {
+    format!(
+        "\n[bundle]\nendpoint = \"{endpoint}\"\nstore = \"{store}\"\n[[bundle.listen]]\naddress = \"{own}\"\n\
+         [bundle.neighbour.other]\naddress = \"{other}\"\nroutes = [\"{routes}\"]\n"
+    )
+}
+
+/// Not started. `path` are lines of the path, `bundle` of its bundle section; `gateway` is the route's.
+fn world(path: &str, bundle: &str, gateway: &str) -> World {
+    let site = Site::new();
+    let authority = Authority::new(&site, "ca");
+    let dovecot = Dovecot::start(&site, "dovecot", &[BOB, POSTMASTER]);
+    let (earth, moon) = (site.socket(), site.socket());
+    let mut settings = GatewaySettings::new(NAME, &["moon.example"], dovecot.lmtp);
+    settings.peer = "endpoints = [\"ipn:1.26\"]\n".into();
+    settings.more = section("ipn:2.25", &store(&site, "moon"), moon, "ipn:1.*", earth);
+    let far = Gateway::new(&site, &authority, &settings);
+    let mut settings = ClientSettings::discovering(site.socket(), &[]);
+    settings.path = path.to_owned();
+    for domain in ["moon.example", "mars.example"] {
+        settings.routes.push((domain.into(), vec![gateway.to_owned()]));
+    }
+    settings.more = format!(
+        "\n[path.near.bundle]\n{bundle}\n{}",
+        section("ipn:1.26", &store(&site, "earth"), earth, "ipn:2.*", moon)
+    );
+    World {
+        client: world::client(&site, &authority, &settings),
+        gateway: far,
+        dovecot,
+        site,
+    }
+}
+
+fn store(site: &Site, name: &str) -> String {
+    site.path(&format!("{name}/bundles")).display().to_string()
+}
+
+fn hello(subject: &str) -> Vec<u8> {
+    corpus::message(subject, b"Hello\r\n")
+}
+
+const BUNDLES: &str = "transports = [\"bundle\"]\nreply_within = \"50s\"\n";
+
+#[test]
+fn a_mail_and_its_reply_cross_whoever_is_away_or_killed_meanwhile() {
+    let mut world = world(BUNDLES, "", "ipn:2.25");
+    world.client.start(&world.site);
+    // The Moon is away: the bundle is in custody on Earth, and outlives a kill of everything there.
+    let id = world.client.submit(ALICE, &[BOB], &hello("in custody"));
+    world.client.wait_status(&id, "awaiting", SOON);
+    wait::until("the history names the bundle", SOON, || {
+        world
+            .client
+            .message(&id)
+            .to_string()
+            .contains("a bundle node holds it as ipn:1.26/")
+    });
+    world.client.kill();
+    world.client.start(&world.site);
+    assert_eq!(world.client.statuses(&id), ["awaiting"], "it is not said again");
+
+    world.gateway.program.start(&world.site);
+    world.dovecot.wait_mails(BOB, 1);
+    world.client.wait_status(&id, "delivered", SOON);
+    let history = world.client.message(&id).to_string();
+    assert!(history.contains("202: on disk at the gateway"), "{history}");
+    assert!(!history.contains("resent"), "{history}");
+
+    // Earth is away when the reply comes.
+    let id = world
+        .client
+        .submit(ALICE, &[BOB], &hello("reply in another life"));
+    world.client.kill();
+    world.gateway.program.kill();
+    world.gateway.program.start(&world.site);
+    world.client.start(&world.site);
+    world.client.wait_status(&id, "delivered", SOON);
+    world.dovecot.wait_mails(BOB, 2);
+
+    // A large one, both directions of the connection at work.
+    let large = corpus::attachment("large", 5_000_000);
+    let id = world.client.submit(ALICE, &[BOB], &large);
+    world.client.wait_status(&id, "delivered", SOON);
+    world.dovecot.wait_mails(BOB, 3);
+    let found = world.dovecot.mails(BOB);
+    assert!(
+        found.iter().any(|mail| mail.ends_with(&large)),
+        "the large mail arrives as it left"
+    );
+    let received = found
+        .iter()
+        .map(|mail| String::from_utf8_lossy(mail).into_owned());
+    assert!(received.into_iter().all(|mail| mail.contains("with BPv7")));
+}
+
+#[test]
+fn a_bare_object_is_delivered_when_its_node_says_so() {
+    let mut world = world(BUNDLES, "payload = \"batch-smtp\"\n", "ipn:2.25");
+    world.client.start(&world.site);
+    world.gateway.program.start(&world.site);
+    let id = world.client.submit(ALICE, &[BOB], &hello("bare"));
+    world.client.wait_status(&id, "delivered", SOON);
+    world.dovecot.wait_mails(BOB, 1);
+    let history = world.client.message(&id).to_string();
+    assert!(history.contains("ipn:2.0: bundle ipn:1.26/"), "{history}");
+    // Nobody can be answered that this one is not accepted: the postmaster hears of it.
+    let id = world
+        .client
+        .submit(ALICE, &["carol@mars.example"], &hello("not here"));
+    world.client.wait_status(&id, "delivered", SOON);
+    let told = world.dovecot.wait_mails(POSTMASTER, 1);
+    let told = String::from_utf8_lossy(&told[0]).into_owned();
+    assert!(told.contains("Mail in a bundle was refused"), "{told}");
+    assert!(
+        told.contains("ipn:1.26") && told.contains("carol@mars.example"),
+        "{told}"
+    );
+}
+
+#[test]
+fn bundles_take_over_where_quic_is_silent() {
+    let dead = Site::new().socket();
+    let gateway = format!("https://{dead}/inboundmail#ipn:2.25");
+    let path = "transports = [\"quic\", \"bundle\"]\nreply_within = \"50s\"\n";
+    let mut world = world(path, "after = 4.0\n", &gateway);
+    world.client.start(&world.site);
+    world.gateway.program.start(&world.site);
+    let id = world.client.submit(ALICE, &[BOB], &hello("fallback"));
+    world.dovecot.wait_mails(BOB, 1);
+    world.client.wait_status(&id, "delivered", SOON);
+    let log = world.client.process().output();
+    assert!(log.contains("a bundle takes over"), "{log}");
+}
+
+#[test]
+fn strangers_are_neither_served_nor_answered() {
+    let mut world = world(BUNDLES, "", "ipn:2.25");
+    // The gateway knows its peer by another endpoint.
+    let file = &world.gateway.program.configuration;
+    let text = std::fs::read_to_string(file).unwrap();
+    std::fs::write(file, text.replace("ipn:1.26", "ipn:1.27")).unwrap();
+    world.gateway.program.start(&world.site);
+    world.client.start(&world.site);
+    let id = world.client.submit(ALICE, &[BOB], &hello("stranger"));
+    wait::until("the gateway drops it", SOON, || {
+        let log = world.gateway.program.process().output();
+        log.contains("nobody's `endpoints` is dropped")
+    });
+    assert_eq!(world.client.statuses(&id), ["awaiting"]);
+    assert!(!world.client.message(&id).to_string().contains(RELAY));
+    assert_eq!(world.dovecot.mails(BOB).len(), 0);
+}
