@@ -4,7 +4,8 @@ use std::{net::SocketAddr, path::PathBuf, sync::Arc};
 
 use hardy_bpv7::eid::Eid;
 use lightpost_bundle_node::{
-    Framing, Limits, Listener, Neighbour, Node, NodeConfig, OpenError, Pattern, Route,
+    Framing, Limits, Listener, ListenerTls, Neighbour, NeighbourTls, Node, NodeConfig, OpenError, Pattern,
+    Route,
 };
 use lightpost_clock::Clock;
 use lightpost_config::{Section, Size};
@@ -150,9 +151,23 @@ fn numbers(text: &str) -> Result<(u32, u32, Eid), String> {
 fn listener(section: &Section<'_>) -> Option<Listener> {
     let framing = framing(section);
     let address = section.require::<SocketAddr>("address");
+    let tls = identity(section).map(|(certificate, key)| ListenerTls {
+        certificate,
+        key,
+        clients: readable(section, "client_trust"),
+    });
+    let framing = without_tls(section, "certificate", framing?, tls.is_some());
+    if tls.is_none() && section.get::<String>("client_trust").is_some() {
+        section.wrong(
+            "client_trust",
+            "is of no use without TLS".into(),
+            "set `certificate` and `key`, or remove it".into(),
+        );
+    }
     Some(Listener {
-        framing: framing?,
+        framing,
         address: address?,
+        tls,
     })
 }
 
@@ -171,25 +186,86 @@ fn neighbour(name: &str, section: &Section<'_>) -> Option<(Neighbour, Vec<Patter
             ),
         }
     }
+    let (trust, identity) = (readable(section, "trust"), identity(section));
+    let server = section.get::<String>("tls_name");
+    if server.is_none() && (trust.is_some() || identity.is_some()) {
+        section.wrong(
+            "tls_name",
+            "is missing, so that no TLS is spoken".into(),
+            "write the DNS name in its certificate, or remove `trust`, `certificate` and `key`".into(),
+        );
+    }
+    let tls = server.map(|name| NeighbourTls {
+        name,
+        trust,
+        identity,
+    });
     let neighbour = Neighbour {
         name: name.to_owned(),
-        framing: framing?,
+        framing: without_tls(section, "tls_name", framing?, tls.is_some()),
         address: address?,
+        tls,
     };
     Some((neighbour, routes))
 }
 
+/// Notes TLS where a framing has none.
+fn without_tls(section: &Section<'_>, key: &str, framing: Framing, tls: bool) -> Framing {
+    if tls && framing != Framing::Tcpcl {
+        section.wrong(
+            key,
+            format!("asks for TLS, which {} does not have", framing.name()),
+            "use \"tcpclv4\", or a network of the neighbours' own".into(),
+        );
+    }
+    framing
+}
+
 fn framing(section: &Section<'_>) -> Option<Framing> {
     let text = section.get_or("framing", Framing::Tcpcl.name().to_owned());
-    let found = [Framing::Tcpcl]
+    let found = [Framing::Tcpcl, Framing::Stcp, Framing::Mtcp]
         .into_iter()
         .find(|framing| framing.name() == text);
     if found.is_none() {
         section.wrong(
             "framing",
             format!("\"{text}\" is not a framing"),
-            "write \"tcpclv4\"".into(),
+            "write \"tcpclv4\", \"stcp\" or \"mtcp\"".into(),
         );
     }
     found
+}
+
+/// `certificate` and `key`, both or neither.
+fn identity(section: &Section<'_>) -> Option<(PathBuf, PathBuf)> {
+    match (readable(section, "certificate"), readable(section, "key")) {
+        (Some(certificate), Some(key)) => Some((certificate, key)),
+        (None, None) => None,
+        (certificate, _) => {
+            let lacking = if certificate.is_some() {
+                "key"
+            } else {
+                "certificate"
+            };
+            section.wrong(
+                lacking,
+                "is missing although the other of the two is set".into(),
+                "set both or neither".into(),
+            );
+            None
+        }
+    }
+}
+
+/// A file that must be readable now.
+fn readable(section: &Section<'_>, key: &str) -> Option<PathBuf> {
+    let path = section.path_of(key)?;
+    if let Err(error) = std::fs::File::open(&path) {
+        section.wrong(
+            key,
+            format!("{} cannot be read: {error}", path.display()),
+            "name a file that the user of the service can read".into(),
+        );
+    }
+    Some(path)
 }

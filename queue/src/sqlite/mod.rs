@@ -42,8 +42,8 @@ use self::{
     writer::{Command, Job, Outcome, Writer},
 };
 use crate::{
-    BodyId, Claim, ClaimedMessage, DueDestination, Enqueued, ExchangeName, Filter, Late, MessageView, NewBody, NewExchange,
-    NewMessage, Notice, Operation, Settlement, Store, StoreError, Submission, Totals,
+    BodyId, Claim, ClaimedMessage, DueDestination, Enqueued, ExchangeName, Filter, Late, MessageView,
+    NewBody, NewExchange, NewMessage, Notice, Operation, Settlement, Store, StoreError, Submission, Totals,
 };
 
 /// Commands that may wait for the writer.

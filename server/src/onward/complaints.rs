@@ -57,6 +57,7 @@ impl Complaints {
                 recipient: Recipient::new(postmaster.clone()),
                 destination: LOCAL.to_owned(),
                 due: now,
+                notice: None,
                 expires: add(now, lifetime),
             }],
             body: NewBody::Inline(body.into()),
@@ -64,6 +65,7 @@ impl Complaints {
             priority: 0,
             origin: "bundle".into(),
             origin_id: None,
+            upstream: None,
             accepted: now,
             hold: None,
         }
