@@ -66,6 +66,7 @@ impl Complaints {
             origin: "bundle".into(),
             origin_id: None,
             upstream: None,
+            notes: Vec::new(),
             accepted: now,
             hold: None,
         }
