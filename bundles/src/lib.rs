@@ -1,5 +1,7 @@
 //! `[bundle]`: which bundle node a program uses, and where its endpoint is. The same section for client and gateway.
 
+mod security;
+
 use std::{net::SocketAddr, path::PathBuf, sync::Arc};
 
 use hardy_bpv7::eid::Eid;
@@ -9,6 +11,7 @@ use lightpost_bundle_node::{
 };
 use lightpost_clock::Clock;
 use lightpost_config::{Section, Size};
+use lightpost_ion::IonAgent;
 use lightpost_transport::bundle::agent::Agent;
 
 /// Which bundle node a program uses.
@@ -17,9 +20,14 @@ use lightpost_transport::bundle::agent::Agent;
 pub struct Settings {
     /// Our endpoint.
     pub endpoint: Eid,
-    /// The node inside this program.
-    pub node: NodeConfig,
-    service: u32,
+    kind: Kind,
+}
+
+#[derive(Clone, Debug)]
+enum Kind {
+    /// The one inside this program, at which our endpoint is this service.
+    Embedded(Box<NodeConfig>, u32),
+    Ion(lightpost_ion::Settings),
 }
 
 /// Why a bundle node cannot be used.
@@ -29,6 +37,9 @@ pub enum StartError {
     /// The one inside this program.
     #[error("the bundle node: {0}")]
     Node(#[from] OpenError),
+    /// ION's.
+    #[error("ION: {0}")]
+    Ion(#[from] lightpost_ion::StartError),
     /// It does not know our endpoint.
     #[error("the bundle node has no endpoint {0}")]
     Endpoint(Eid),
@@ -38,19 +49,29 @@ pub enum StartError {
 pub struct Bundles {
     /// Our endpoint at it.
     pub agent: Arc<dyn Agent>,
-    node: Node,
+    /// The one inside this program.
+    node: Option<Node>,
 }
 
 impl Settings {
-    /// Reads `[bundle]`: `endpoint`, `store`, `max_bundle`, `max_store`, `[[bundle.listen]]`, `[bundle.neighbour.NAME]`. `example` is an
-    /// endpoint as the program would have it.
+    /// Reads `[bundle]`: `agent`, `endpoint`, `store`, `max_bundle`, and what belongs to the kind of node. `example` is an endpoint as the
+    /// program would have it.
     pub fn read(section: &Section<'_>, example: &str) -> Option<Self> {
         let remedy = format!("write the endpoint of a service, such as \"{example}\"");
         section.require::<String>("endpoint");
         let endpoint = section.parse("endpoint", &remedy, numbers);
         let store = section.require_path("store");
+        let largest = section.get("max_bundle").map(|Size(octets)| octets);
+        let ion = section.parse("agent", "write \"embedded\" or \"ion\"", |text| match text {
+            "embedded" => Ok(false),
+            "ion" => Ok(true),
+            _ => Err("is not a bundle agent".to_owned()),
+        });
+        if ion == Some(true) {
+            return ion_settings(section, endpoint, store, largest);
+        }
         let mut limits = Limits::default();
-        if let Some(Size(octets)) = section.get("max_bundle") {
+        if let Some(octets) = largest {
             limits.bundle = octets;
             limits.inbound = limits.inbound.max(octets);
         }
@@ -71,10 +92,12 @@ impl Settings {
                 "add [[bundle.listen]] with `address`, or [bundle.neighbour.NAME] with `address` and `routes`".into(),
             );
         }
+        let security = security::read(section);
         let (number, service, endpoint) = endpoint?;
         let mut node = NodeConfig::new(number, store?);
         node.services = vec![service];
         node.limits = limits;
+        node.security = security?;
         node.listeners = listeners.into_iter().collect::<Option<_>>()?;
         for (neighbour, routes) in neighbours.into_iter().collect::<Option<Vec<_>>>()? {
             let via = neighbour.name.clone();
@@ -85,52 +108,83 @@ impl Settings {
             node.neighbours.push(neighbour);
         }
         for problem in node.problems() {
-            section.wrong("store", problem, "mend it in [bundle]".into());
+            section.wrong("endpoint", problem, "mend it in [bundle]".into());
         }
         Some(Self {
             endpoint,
-            node,
-            service,
+            kind: Kind::Embedded(Box::new(node), service),
         })
     }
 
-    /// The folder that the node's store needs.
-    pub fn folder(&self) -> &PathBuf {
-        &self.node.directory
-    }
-
-    /// Starts the node.
+    /// Starts the node, or finds it.
     ///
     /// # Errors
     /// [`StartError`]
     pub async fn open(&self, clock: Clock) -> Result<Bundles, StartError> {
-        let node = Node::open(self.node.clone(), clock).await?;
+        let (config, service) = match &self.kind {
+            Kind::Embedded(config, service) => (config, *service),
+            Kind::Ion(settings) => {
+                let agent = Arc::new(IonAgent::start(settings.clone(), clock)?);
+                tracing::info!(endpoint = %self.endpoint, "bundles go through ION");
+                return Ok(Bundles { agent, node: None });
+            }
+        };
+        let node = Node::open((**config).clone(), clock).await?;
         let agent = node
-            .agent(self.service)
+            .agent(service)
             .ok_or_else(|| StartError::Endpoint(self.endpoint.clone()))?;
         for address in node.addresses() {
             tracing::info!(%address, endpoint = %self.endpoint, "listening for bundles");
         }
-        Ok(Bundles { agent, node })
+        Ok(Bundles {
+            agent,
+            node: Some(node),
+        })
     }
 }
 
 impl Bundles {
-    /// Where the node listens, in the order of the configuration.
+    /// Where the node inside this program listens, in the order of the configuration.
     pub fn addresses(&self) -> &[SocketAddr] {
-        self.node.addresses()
-    }
-
-    /// The node.
-    pub const fn node(&self) -> &Node {
-        &self.node
+        self.node.as_ref().map_or(&[], Node::addresses)
     }
 
     /// Lets the node go, in order.
     pub async fn close(&self) {
         self.agent.close().await;
-        self.node.close().await;
+        if let Some(node) = &self.node {
+            node.close().await;
+        }
     }
+}
+
+/// `[bundle.ion]`: where ION is, when its own environment variables do not say so.
+fn ion_settings(
+    section: &Section<'_>,
+    endpoint: Option<(u32, u32, Eid)>,
+    store: Option<PathBuf>,
+    largest: Option<u64>,
+) -> Option<Settings> {
+    let below = section.section("ion");
+    let (node, nodes, libraries) = (
+        below.path_of("node"),
+        below.path_of("nodes"),
+        below.path_of("libraries"),
+    );
+    let (_, _, endpoint) = endpoint?;
+    // ION's daemons read and remove files there: they do not share our working folder.
+    let store = std::path::absolute(store?).ok()?;
+    let mut settings = lightpost_ion::Settings::new(endpoint.clone(), store);
+    settings.node = node;
+    settings.nodes = nodes;
+    settings.libraries = libraries;
+    if let Some(octets) = largest {
+        settings.largest = octets;
+    }
+    Some(Settings {
+        endpoint,
+        kind: Kind::Ion(settings),
+    })
 }
 
 /// Node number, service number and endpoint.

@@ -13,7 +13,7 @@ pub(super) const BY_CUSTODY: &str = "SELECT e.id, e.message, e.gateway, e.name, 
     FROM exchange AS e WHERE e.custody = ?1 AND e.closed IS NULL";
 /// The body is not looked at.
 pub(super) const MESSAGE: &str = "SELECT m.id, m.sender, m.size, m.longest_line, m.flags, m.priority, m.origin, m.origin_id, \
-    m.accepted, m.body, NULL AS data FROM message AS m WHERE m.seq = ?1";
+    m.upstream, m.accepted, m.body, NULL AS data FROM message AS m WHERE m.seq = ?1";
 pub(super) const RECIPIENTS: &str = "SELECT r.id, r.argument, r.destination, r.attempts, r.expires, ?2 AS exchange \
     FROM json_each(?1) AS j CROSS JOIN recipient AS r ON r.id = j.value WHERE r.status < 4 ORDER BY r.id";
 

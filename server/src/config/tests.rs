@@ -1,5 +1,7 @@
 use std::path::PathBuf;
 
+use std::os::unix::fs::PermissionsExt;
+
 use super::*;
 
 /// A folder with the files that the sample names, and the sample with its paths moved there.
@@ -40,9 +42,12 @@ fn the_sample_is_true() {
 #[test]
 fn the_sample_is_true_with_everything_uncommented() {
     let (folder, text) = sample();
-    for file in ["relay.token", "admin-tokens"] {
+    for file in ["relay.token", "admin-tokens", "bundle.pem", "bundle.key"] {
         std::fs::write(folder.path().join(file), "admin averylongtoken\n").unwrap();
     }
+    let key = folder.path().join("earth-1.key");
+    std::fs::write(&key, "00".repeat(32)).unwrap();
+    std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o600)).unwrap();
     // A comment that is a section or a key with a value, not prose.
     let is_setting = |text: &str| {
         let key = text.split(" = ").next().unwrap_or_default();
@@ -61,6 +66,8 @@ fn the_sample_is_true_with_everything_uncommented() {
     assert_eq!(config.onward.choose(lightpost_queue::LOCAL), 2);
     assert!(config.peers[0].token.is_some());
     assert_eq!(config.session_age_tolerance, Duration::from_secs(3 * 3_600));
+    assert_eq!(config.peers[0].endpoints, ["ipn:1.26"]);
+    assert_eq!(config.bundle.unwrap().settings.endpoint.to_string(), "ipn:2.25");
     let admin = config.admin.unwrap();
     assert!(admin.tokens.is_some() && admin.socket == Some(PathBuf::from("/run/lightpost/admin.sock")));
 }
