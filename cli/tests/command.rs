@@ -303,9 +303,26 @@ fn the_first_mail_of_the_demo_takes_three_light_times() {
 }
 
 #[test]
-fn what_is_not_there_yet_says_so() {
-    let output = run(&["demo", "--transport", "bundle", "--json"], b"");
-    assert_eq!(code(&output), 69);
-    assert_eq!(json(&output)["code"], 69);
-    assert!(errors(&output).contains("--transport quic"));
+fn by_bundle_the_first_mail_of_the_demo_takes_one_light_time() {
+    let output = run(
+        &[
+            "demo",
+            "--transport",
+            "bundle",
+            "--once",
+            "--json",
+            "--owlt",
+            "2s",
+        ],
+        b"",
+    );
+    assert_eq!(code(&output), 0, "{}", errors(&output));
+    let facts = json(&output);
+    let figure = |name: &str| facts[name].as_f64().unwrap_or_else(|| panic!("{name}: {facts}"));
+    assert_eq!(facts["transport"], "bundle");
+    assert!((1.0..2.0).contains(&figure("gateway_owlt")), "{facts}");
+    assert!(figure("mailbox_s") >= figure("gateway_s"), "{facts}");
+    assert!(figure("reply_s") - figure("gateway_s") >= 1.99, "{facts}");
+    let output = run(&["demo", "--transport", "bundle", "--loss", "0.1", "--json"], b"");
+    assert_eq!(code(&output), 64);
 }

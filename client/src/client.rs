@@ -221,6 +221,11 @@ impl Client {
         self.address
     }
 
+    /// Where bundles come in, in the order of the configuration.
+    pub fn bundle_addresses(&self) -> &[SocketAddr] {
+        self.bundles.as_ref().map_or(&[], Bundles::addresses)
+    }
+
     /// The outbox.
     pub fn store(&self) -> &Arc<dyn Store> {
         &self.store

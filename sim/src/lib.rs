@@ -7,10 +7,12 @@ pub mod link;
 pub mod net;
 pub mod pki;
 pub mod sink;
+pub mod tcp;
 pub mod udp;
 
 pub use dns::Dns;
 pub use net::Space;
 pub use pki::Pki;
 pub use sink::Sink;
+pub use tcp::TcpLink;
 pub use udp::UdpLink;

@@ -7,7 +7,7 @@
     reason = "the helpers of tests fail tests"
 )]
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, os::unix::fs::PermissionsExt, path::Path, time::Duration};
 
 use lightpost_tests::{
     Site, corpus,
@@ -185,4 +185,70 @@ fn strangers_are_neither_served_nor_answered() {
     assert_eq!(world.client.statuses(&id), ["awaiting"]);
     assert!(!world.client.message(&id).to_string().contains(RELAY));
     assert_eq!(world.dovecot.mails(BOB).len(), 0);
+}
+
+/// The keys and rules of one side.
+fn signed(world: &World, key: &str, other: &str) -> String {
+    let file = world.site.write(&format!("{key}.key"), key_of(key));
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
+    format!(
+        "[bundle.key.{key}]\nfile = \"{}\"\nkind = \"integrity\"\n[[bundle.protect]]\ndestinations = \"{other}\"\nsign = \"{key}\"\n\
+         [[bundle.accept]]\nsources = \"{other}\"\nkeys = [\"{key}\"]\n",
+        file.display()
+    )
+}
+
+fn key_of(name: &str) -> String {
+    let octet = name
+        .bytes()
+        .fold(0_u8, |sum, octet| sum.wrapping_mul(31).wrapping_add(octet));
+    format!("{octet:02x}").repeat(32)
+}
+
+fn append(file: &Path, text: &str) {
+    let before = std::fs::read_to_string(file).unwrap();
+    std::fs::write(file, format!("{before}\n{text}")).unwrap();
+}
+
+#[test]
+fn only_what_is_signed_with_a_known_key_counts() {
+    let path = "transports = [\"bundle\"]\nreply_within = \"8s\"\n";
+    let mut world = world(path, "", "ipn:2.25");
+    let original = std::fs::read_to_string(&world.client.configuration).unwrap();
+    let moon = signed(&world, "first", "ipn:1.*");
+    append(&world.gateway.program.configuration, &moon);
+    let (wrong, right) = (
+        signed(&world, "second", "ipn:2.*"),
+        signed(&world, "first", "ipn:2.*"),
+    );
+    world.gateway.program.start(&world.site);
+    // Without a signature, with one of another key, with the right one.
+    let mut waiting = Vec::new();
+    for (subject, rules, dropped) in [
+        ("unsigned", "", "without an integrity block"),
+        ("forged", wrong.as_str(), "not of any key"),
+    ] {
+        std::fs::write(&world.client.configuration, &original).unwrap();
+        append(&world.client.configuration, rules);
+        // A fault is told at most once a minute.
+        world.gateway.program.stop();
+        world.gateway.program.start(&world.site);
+        world.client.start(&world.site);
+        waiting.push(world.client.submit(ALICE, &[BOB], &hello(subject)));
+        wait::until(dropped, SOON, || {
+            world.gateway.program.process().output().contains(dropped)
+        });
+        world.client.stop();
+    }
+    assert_eq!(world.dovecot.mails(BOB).len(), 0);
+    std::fs::write(&world.client.configuration, &original).unwrap();
+    append(&world.client.configuration, &right);
+    world.client.start(&world.site);
+    let id = world.client.submit(ALICE, &[BOB], &hello("signed"));
+    world.client.wait_status(&id, "delivered", SOON);
+    // What was dropped is said again, signed, once no answer came.
+    for id in waiting {
+        world.client.wait_status(&id, "delivered", SOON * 3);
+    }
+    world.dovecot.wait_mails(BOB, 3);
 }

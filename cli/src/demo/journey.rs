@@ -8,6 +8,8 @@ use lightpost_queue::MessageView;
 use serde::Serialize;
 use ulid::Ulid;
 
+use crate::args::Carrier;
+
 /// A stage of the way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Stage {
@@ -151,7 +153,7 @@ impl Journey {
     }
 
     /// The facts for `--json`.
-    pub(super) fn facts(&self, owlt: Duration) -> Facts {
+    pub(super) fn facts(&self, owlt: Duration, carrier: Carrier) -> Facts {
         let seconds = |stage| self.at(stage).map(|at| rounded(self.seconds(at)));
         let owlt = owlt.as_secs_f64();
         let crossing = self.at(Stage::Left).zip(self.at(Stage::Gateway));
@@ -165,7 +167,10 @@ impl Journey {
             mailbox_s: seconds(Stage::Mailbox),
             gateway_owlt: crossing
                 .map(|(left, there)| rounded((self.seconds(there) - self.seconds(left)) / owlt)),
-            transport: "quic",
+            transport: match carrier {
+                Carrier::Quic => "quic",
+                Carrier::Bundle => "bundle",
+            },
         }
     }
 }
@@ -197,7 +202,7 @@ mod tests {
         journey.note(Stage::Reply, time(33));
         journey.note(Stage::Reply, time(99));
         assert!(journey.is_over());
-        let facts = serde_json::to_value(journey.facts(Duration::from_secs(8))).unwrap();
+        let facts = serde_json::to_value(journey.facts(Duration::from_secs(8), Carrier::Quic)).unwrap();
         assert_eq!(
             facts,
             serde_json::json!({"id": Ulid::nil().to_string(), "owlt_s": 8.0, "accepted_s": 0.0, "left_s": 1.0, "gateway_s": 25.0,

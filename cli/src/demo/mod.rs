@@ -31,11 +31,11 @@ const LOOK: Duration = Duration::from_millis(50);
 
 /// Runs the command.
 pub(crate) fn run(options: &Demo, output: Output) -> Result<(), Failure> {
-    if options.transport == Carrier::Bundle {
+    if options.transport == Carrier::Bundle && options.loss > 0.0 {
         return Err(Failure::new(
-            code::UNAVAILABLE,
-            "this version carries nothing by Bundle Protocol yet",
-            "run the demo with --transport quic",
+            code::USAGE,
+            "the bundles of the demo cross in streams, of which nothing is lost",
+            "leave out --loss, or run the demo with --transport quic",
         ));
     }
     logging::start(LogFormat::Text, &options.log_level)?;
@@ -79,7 +79,7 @@ async fn show(options: &Demo, world: &World, output: Output) -> Result<(), Failu
             for journey in watch.journeys().iter().filter(|journey| journey.is_over()) {
                 if !told.contains(&journey.id) {
                     told.push(journey.id);
-                    output.value(&journey.facts(options.owlt))?;
+                    output.value(&journey.facts(options.owlt, options.transport))?;
                 }
             }
         } else {
@@ -128,6 +128,11 @@ fn introduce(options: &Demo, world: &World, screen: &mut Screen, output: Output)
         "{title}  {owlt} of light one way, {}, {loss}",
         rate(options.rate.0)
     ))?;
+    if options.transport == Carrier::Bundle {
+        screen.line(
+            "in bundles (BPv7) from ipn:1.26 to ipn:2.25, one for the mail and one for its reply, over STCP",
+        )?;
+    }
     screen.line(&format!("files in {}", world.folder().display()))?;
     screen.line("\nSend a mail of your own:")?;
     let command = format!(

@@ -10,16 +10,17 @@ use lightpost_client::Client;
 use lightpost_clock::Clock;
 use lightpost_server::Server;
 use lightpost_sim::{
-    Dns, Pki, Sink, UdpLink,
+    Dns, Pki, Sink, TcpLink, UdpLink,
     dns::{Data, Zone},
     sink::SinkOptions,
+    tcp::TcpLinkOptions,
     udp::LinkOptions,
 };
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 
 use crate::{
-    args::Demo,
+    args::{Carrier, Demo},
     check,
     failure::{Failure, code},
     profile::rate,
@@ -44,7 +45,29 @@ pub(super) struct World {
     folder: TempDir,
     _earth: Sink,
     _link: UdpLink,
+    _streams: Option<Streams>,
     _dns: Dns,
+}
+
+/// The way of bundles, there and back.
+struct Streams {
+    up: TcpLink,
+    down: TcpLink,
+}
+
+impl Streams {
+    async fn start(options: &Demo, clock: &Clock) -> Result<Self, Failure> {
+        let link = TcpLinkOptions {
+            owlt: options.owlt,
+            rate: Some(options.rate.0 as u64),
+        };
+        let start = || TcpLink::start(ANYWHERE, link, clock.clone());
+        let (up, down) = (start().await, start().await);
+        let (Ok(up), Ok(down)) = (up, down) else {
+            return Err(broken("the link", &"no port is free"));
+        };
+        Ok(Self { up, down })
+    }
 }
 
 impl World {
@@ -65,9 +88,17 @@ impl World {
         let mailbox = sink(clock).await?;
         let earth = sink(clock).await?;
         let path = path_section(options);
+        let streams = match options.transport {
+            Carrier::Bundle => Some(Streams::start(options, clock).await?),
+            Carrier::Quic => None,
+        };
 
         let file = folder.path().join("server.toml");
-        write(&file, &server_config(&pki, &gateway, mailbox.address(), &path))?;
+        let bundles = streams
+            .as_ref()
+            .map(|streams| bundle_section("ipn:2.25", "moon-bundles", streams.down.address(), "ipn:1.*"));
+        let text = server_config(&pki, &gateway, mailbox.address(), &path, bundles.as_deref());
+        write(&file, &text)?;
         let config = lightpost_server::Config::load(&file).map_err(|problems| check::failure(&problems))?;
         let server = Server::start(config, clock.clone())
             .await
@@ -86,14 +117,30 @@ impl World {
             .map_err(|error| broken("the name server", &error))?;
 
         let file = folder.path().join("client.toml");
-        write(
-            &file,
-            &client_config(&pki, &agent, earth.address(), dns.address(), &path),
-        )?;
+        let bundles = streams
+            .as_ref()
+            .map(|streams| bundle_section("ipn:1.26", "earth-bundles", streams.up.address(), "ipn:2.*"));
+        let text = client_config(
+            &pki,
+            &agent,
+            earth.address(),
+            dns.address(),
+            &path,
+            bundles.as_deref(),
+        );
+        write(&file, &text)?;
         let config = lightpost_client::Config::load(&file).map_err(|problems| check::failure(&problems))?;
         let client = Client::start(config, clock.clone())
             .await
             .map_err(|error| client_failure(&error))?;
+        if let (Some(streams), Some(near), Some(far)) = (
+            &streams,
+            client.bundle_addresses().first(),
+            server.bundle_addresses().first(),
+        ) {
+            streams.up.lead_to(*far);
+            streams.down.lead_to(*near);
+        }
         let ingest = client
             .ingest_address()
             .ok_or_else(|| Failure::new(code::SOFTWARE, "the agent listens nowhere", "report this"))?;
@@ -105,6 +152,7 @@ impl World {
             folder,
             _earth: earth,
             _link: link,
+            _streams: streams,
             _dns: dns,
         })
     }
@@ -184,9 +232,37 @@ fn path_section(options: &Demo) -> String {
     )
 }
 
+/// A node that its neighbour is far from: STCP, which waits for nothing.
+fn bundle_section(endpoint: &str, store: &str, other: SocketAddr, routes: &str) -> String {
+    format!(
+        "
+[bundle]
+endpoint = \"{endpoint}\"
+store = \"{store}\"
+
+[[bundle.listen]]
+address = \"127.0.0.1:0\"
+framing = \"stcp\"
+
+[bundle.neighbour.other]
+address = \"{other}\"
+framing = \"stcp\"
+routes = [\"{routes}\"]
+"
+    )
+}
+
 type Identity = (PathBuf, PathBuf);
 
-fn server_config(pki: &Pki, (certificate, key): &Identity, mailbox: SocketAddr, path: &str) -> String {
+fn server_config(
+    pki: &Pki,
+    (certificate, key): &Identity,
+    mailbox: SocketAddr,
+    path: &str,
+    bundles: Option<&str>,
+) -> String {
+    let endpoints = bundles.map_or("", |_| "endpoints = [\"ipn:1.26\"]\n");
+    let bundles = bundles.unwrap_or_default();
     format!(
         "name = \"{GATEWAY}\"
 database = \"inbox.db\"
@@ -204,7 +280,7 @@ domains = [\"moon.example\"]
 [[peer]]
 name = \"{AGENT}\"
 senders = [\"*\"]
-
+{endpoints}
 [local]
 address = \"{mailbox}\"
 protocol = \"smtp\"
@@ -215,7 +291,7 @@ postmaster = \"postmaster@moon.example\"
 listen = \"127.0.0.1:0\"
 
 [path.earth]
-{path}",
+{path}{bundles}",
         trust = pki.authority(),
     )
 }
@@ -226,7 +302,13 @@ fn client_config(
     local: SocketAddr,
     resolver: SocketAddr,
     path: &str,
+    bundles: Option<&str>,
 ) -> String {
+    let (transports, gateways) = match bundles {
+        Some(_) => ("transports = [\"bundle\"]\n", "gateways = [\"ipn:2.25\"]\n"),
+        None => ("", ""),
+    };
+    let bundles = bundles.unwrap_or_default();
     format!(
         "name = \"{AGENT}\"
 database = \"outbox.db\"
@@ -250,11 +332,11 @@ certificate = {certificate:?}
 key = {key:?}
 
 [path.moon]
-{path}
+{path}{transports}
 [[route]]
 domain = \"moon.example\"
 path = \"moon\"
-",
+{gateways}{bundles}",
         trust = pki.authority(),
     )
 }
