@@ -1,6 +1,9 @@
 //! Bundles that come: put together from segments, and acknowledged in the order in which they came, once they are on disk.
 
+use std::time::Duration;
+
 use bytes::{Bytes, BytesMut};
+use lightpost_clock::Instant;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use super::{
@@ -13,6 +16,9 @@ use crate::{
     ingress::{Refusal, Taken},
     link::End,
 };
+
+/// How long a transfer may rest between two segments: it holds room that others could have.
+const STALLED: Duration = Duration::from_secs(600);
 
 /// An acknowledgement, in its turn.
 pub(super) struct Due {
@@ -47,21 +53,30 @@ pub(super) struct Inlet<'a> {
     current: Option<Transfer>,
     /// The transfer that was refused and whose segments may still come.
     refused: Option<u64>,
+    /// When the last segment came.
+    heard: Instant,
 }
 
 impl<'a> Inlet<'a> {
-    pub(super) const fn new(core: &'a Core, peer: &'a str, due: mpsc::Sender<Due>) -> Self {
+    pub(super) fn new(core: &'a Core, peer: &'a str, due: mpsc::Sender<Due>) -> Self {
         Self {
             core,
             peer,
             due,
             current: None,
             refused: None,
+            heard: core.clock.instant(),
         }
+    }
+
+    /// Whether a transfer rests for too long.
+    pub(super) fn stalled(&self) -> bool {
+        self.current.is_some() && self.core.clock.instant().duration_since(self.heard) > STALLED
     }
 
     /// Takes a segment.
     pub(super) async fn segment(&mut self, segment: Segment) -> Result<(), End> {
+        self.heard = self.core.clock.instant();
         if self.refused == Some(segment.transfer) {
             return Ok(());
         }

@@ -121,6 +121,7 @@ impl Session<'_> {
                 }
                 Ok(())
             }
+            Message::Keepalive if inlet.stalled() => Err(End::Silent),
             Message::Keepalive => Ok(()),
             Message::Term { flags, reason } => {
                 if flags & REPLY == 0 {
