@@ -76,7 +76,14 @@ async fn theirs(place: &Place, kind: Connections, mails: usize) -> Result<f64> {
 
 async fn ours(place: &Place, binary: &Path, (via, kind): (Via, Connections), mails: usize) -> Result<f64> {
     let clock = Clock::system();
-    let client = lightpost::Client::start(place, binary, &lightpost::nowhere()?, &clock).await?;
+    let client = lightpost::Client::start(
+        place,
+        binary,
+        &lightpost::nowhere()?,
+        lightpost::Way::Http3,
+        &clock,
+    )
+    .await?;
     let body = load::mail(SIZE);
     let load = (CONNECTIONS, kind);
     let mut took = Duration::ZERO;

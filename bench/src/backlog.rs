@@ -17,7 +17,7 @@ use ulid::Ulid;
 
 use crate::{
     Result,
-    lightpost::{Client, Server},
+    lightpost::{Client, Server, Way},
     load,
     place::{Place, free},
     report::{Progress, Row},
@@ -85,10 +85,10 @@ struct Started {
 
 async fn start(place: &Place, binary: &Path, more: usize, clock: &Clock) -> Result<Started> {
     let sink = Sink::start(clock).await?;
-    let (server, gateway) = Server::start(place, binary, sink.address, clock).await?;
+    let (server, gateway) = Server::start(place, binary, sink.address, Way::Http3, clock).await?;
     let begun = clock.now();
     let started = clock.instant();
-    let client = Client::start(place, binary, &gateway, clock).await?;
+    let client = Client::start(place, binary, &gateway, Way::Http3, clock).await?;
     load::get(client.ingest, "/v1/health").await?;
     let listening = started.elapsed();
     sink.arrived(FEW + more, clock).await?;

@@ -58,6 +58,52 @@ pub(crate) struct Gateway {
     pub(crate) trust: Option<[PathBuf; 3]>,
 }
 
+/// How mail crosses.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Way {
+    /// Over HTTP/3.
+    Http3,
+    /// In bundles, between the node on Earth and the one on the Moon, which listen there.
+    Bundles(SocketAddr, SocketAddr),
+}
+
+impl Way {
+    /// Bundles on two free ports.
+    pub(crate) fn bundles() -> Result<Self> {
+        Ok(Self::Bundles(free_address()?, free_address()?))
+    }
+
+    /// Lines of the path, the gateway instead of the URI, and `[bundle]` of the agent.
+    fn of_client(self) -> (&'static str, Option<&'static str>, String) {
+        match self {
+            Self::Http3 => ("", None, String::new()),
+            Self::Bundles(earth, moon) => (
+                "transports = [\"bundle\"]\n",
+                Some("ipn:2.25"),
+                bundle("ipn:1.26", earth, moon, "ipn:2.*"),
+            ),
+        }
+    }
+
+    /// Lines of the peer, and `[bundle]` of the gateway.
+    fn of_server(self) -> (&'static str, String) {
+        match self {
+            Self::Http3 => ("", String::new()),
+            Self::Bundles(earth, moon) => (
+                "endpoints = [\"ipn:1.26\"]\n",
+                bundle("ipn:2.25", moon, earth, "ipn:1.*"),
+            ),
+        }
+    }
+}
+
+fn bundle(endpoint: &str, own: SocketAddr, other: SocketAddr, routes: &str) -> String {
+    format!(
+        "\n[bundle]\nendpoint = \"{endpoint}\"\nstore = \"bundles\"\n[[bundle.listen]]\naddress = \"{own}\"\n\
+         [bundle.neighbour.other]\naddress = \"{other}\"\nroutes = [\"{routes}\"]\n"
+    )
+}
+
 /// A running agent.
 #[derive(Debug)]
 pub(crate) struct Client {
@@ -75,11 +121,12 @@ impl Client {
         place: &Place,
         binary: &Path,
         gateway: &Gateway,
+        way: Way,
         clock: &Clock,
     ) -> Result<Self> {
         let (folder, ingest, smtp) = (place.folder("client")?, free_address()?, free_address()?);
         let file = folder.join("client.toml");
-        write(&file, &client_config(ingest, smtp, gateway))?;
+        write(&file, &client_config(ingest, smtp, gateway, way))?;
         let mut process = start("client", binary, &file, &folder)?;
         process.listens(ingest, clock).await?;
         Ok(Self {
@@ -105,6 +152,7 @@ impl Server {
         place: &Place,
         binary: &Path,
         local: SocketAddr,
+        way: Way,
         clock: &Clock,
     ) -> Result<(Self, Gateway)> {
         let folder = place.folder("server")?;
@@ -116,7 +164,7 @@ impl Server {
         let file = folder.join("server.toml");
         write(
             &file,
-            &server_config(address, admin, local, &own, &pki.authority()),
+            &server_config(address, admin, local, &own, &pki.authority(), way),
         )?;
         let mut process = start("server", binary, &file, &folder)?;
         process.listens(address, clock).await?;
@@ -142,10 +190,11 @@ impl Pair {
         place: &Place,
         binary: &Path,
         local: SocketAddr,
+        way: Way,
         clock: &Clock,
     ) -> Result<Self> {
-        let (server, gateway) = Server::start(place, binary, local, clock).await?;
-        let client = Client::start(place, binary, &gateway, clock).await?;
+        let (server, gateway) = Server::start(place, binary, local, way, clock).await?;
+        let client = Client::start(place, binary, &gateway, way, clock).await?;
         Ok(Self {
             client,
             _server: server,
@@ -167,7 +216,10 @@ fn write(file: &Path, text: &str) -> Result<()> {
     std::fs::write(file, text).map_err(|error| format!("{}: {error}", file.display()))
 }
 
-fn client_config(ingest: SocketAddr, smtp: SocketAddr, gateway: &Gateway) -> String {
+fn client_config(ingest: SocketAddr, smtp: SocketAddr, gateway: &Gateway, way: Way) -> String {
+    let (transports, endpoint, bundle) = way.of_client();
+    let https = format!("https://{}/inboundmail", gateway.address);
+    let uri = endpoint.unwrap_or(&https);
     let tls = gateway
         .trust
         .as_ref()
@@ -195,13 +247,12 @@ postmaster = \"postmaster@earth.example\"
 
 {tls}
 [path.moon]
-{PATH}
+{PATH}{transports}
 [[route]]
 domain = \"moon.example\"
 path = \"moon\"
-gateways = [\"https://{}/inboundmail\"]
-",
-        gateway.address
+gateways = [\"{uri}\"]
+{bundle}"
     )
 }
 
@@ -211,7 +262,9 @@ fn server_config(
     local: SocketAddr,
     (certificate, key): &(PathBuf, PathBuf),
     trust: &Path,
+    way: Way,
 ) -> String {
+    let (endpoints, bundle) = way.of_server();
     format!(
         "name = \"gw1.moon.example\"
 database = \"inbox.db\"
@@ -229,7 +282,7 @@ domains = [\"moon.example\"]
 [[peer]]
 name = \"{AGENT}\"
 senders = [\"*\"]
-
+{endpoints}
 [local]
 address = \"{local}\"
 protocol = \"smtp\"
@@ -240,6 +293,6 @@ postmaster = \"postmaster@moon.example\"
 listen = \"{admin}\"
 
 [path.earth]
-{PATH}"
+{PATH}{bundle}"
     )
 }

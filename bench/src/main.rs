@@ -1,6 +1,6 @@
 //! How fast Lightpost is.
 //!
-//! `cargo run --release -p bench -- accept|relay|backlog [--json]` (`accept --via smtp` for SMTP on both sides), beside Postfix on the same machine in the same run: ours are
+//! `cargo run --release -p bench -- accept|relay|bundle|backlog [--json]` (`accept --via smtp` for SMTP on both sides), beside Postfix on the same machine in the same run: ours are
 //! the release programs with real configuration files and a database on the disk that Postfix's queue is on too; both sync
 //! before they acknowledge.
 //!
@@ -9,6 +9,7 @@
 
 mod accept;
 mod backlog;
+mod bundle;
 mod lightpost;
 mod load;
 mod place;
@@ -59,6 +60,12 @@ enum What {
     Relay {
         /// Mails to Postfix; ours get five times as many.
         #[arg(long, default_value_t = 2000)]
+        mails: usize,
+    },
+    /// The same through both programs in bundles, beside HTTP/3.
+    Bundle {
+        /// Mails each way.
+        #[arg(long, default_value_t = 4000)]
         mails: usize,
     },
     /// An agent with a large queue: start, memory, rate.
@@ -116,7 +123,7 @@ fn really<T>(what: impl Future<Output = Result<T>>) -> Result<T> {
 fn run(arguments: &Arguments, progress: &report::Progress) -> Result<()> {
     let json = arguments.json;
     match &arguments.what {
-        What::Accept { .. } | What::Relay { .. } | What::Backlog { .. } => {
+        What::Accept { .. } | What::Relay { .. } | What::Bundle { .. } | What::Backlog { .. } => {
             let rows = really(beside_postfix(arguments, progress))?;
             report::print(&rows, json, report::table)
         }
@@ -172,6 +179,7 @@ async fn beside_postfix(arguments: &Arguments, progress: &report::Progress) -> R
     match arguments.what {
         What::Accept { via, mails } => accept::run(&place, &binary, (via, mails), progress).await,
         What::Relay { mails } => relay::run(&place, &binary, mails, progress).await,
+        What::Bundle { mails } => bundle::run(&place, &binary, mails, progress).await,
         What::Backlog { mails } => backlog::run(&place, &binary, mails, progress).await,
         What::Distance { .. } | What::Loss { .. } | What::Disruption | What::Role { .. } => Ok(Vec::new()),
     }

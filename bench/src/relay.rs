@@ -5,7 +5,8 @@ use std::path::Path;
 use lightpost_clock::Clock;
 
 use crate::{
-    Result, lightpost,
+    Result,
+    lightpost::{self, Way},
     load::{self, Connections},
     place::Place,
     postfix::{self, Postfix},
@@ -30,7 +31,7 @@ pub(crate) async fn run(place: &Place, binary: &Path, mails: usize, progress: &P
     for round in 1..=ROUNDS {
         let place = place.below(&format!("relay-{round}"))?;
         let theirs = theirs(&place, mails).await?;
-        let ours = ours(&place, binary, mails * 4).await?;
+        let ours = through(&place, binary, Way::Http3, mails * 4).await?;
         place.remove();
         progress.say(&format!(
             "  round {round}: Postfix {theirs:.0} mails/s, Lightpost {ours:.0} mails/s"
@@ -53,10 +54,11 @@ async fn theirs(place: &Place, mails: usize) -> Result<f64> {
     Ok(mails as f64 / ended.duration_since(started).as_secs_f64())
 }
 
-async fn ours(place: &Place, binary: &Path, mails: usize) -> Result<f64> {
+/// Mails per second through both programs.
+pub(crate) async fn through(place: &Place, binary: &Path, way: Way, mails: usize) -> Result<f64> {
     let clock = Clock::system();
     let sink = Sink::start(&clock).await?;
-    let pair = lightpost::Pair::start(place, binary, sink.address, &clock).await?;
+    let pair = lightpost::Pair::start(place, binary, sink.address, way, &clock).await?;
     let body = load::mail(SIZE);
     let warm = mails / 10;
     load::push(pair.client.ingest, CONNECTIONS, &body, warm, &clock).await?;

@@ -12,8 +12,9 @@ use std::{net::SocketAddr, os::unix::fs::PermissionsExt, path::Path, time::Durat
 use lightpost_tests::{
     Site, corpus,
     dovecot::Dovecot,
+    nsd::Nsd,
     pki::Authority,
-    programs::Program,
+    programs::{self, Program},
     wait,
     world::{self, ClientSettings, Gateway, GatewaySettings, RELAY},
 };
@@ -251,4 +252,56 @@ fn only_what_is_signed_with_a_known_key_counts() {
         world.client.wait_status(&id, "delivered", SOON * 3);
     }
     world.dovecot.wait_mails(BOB, 3);
+}
+
+#[test]
+fn discovery_offers_the_node_of_the_gateways_host() {
+    let path = "transports = [\"quic\", \"bundle\"]\nreply_within = \"50s\"\n";
+    let mut world = world(path, "after = 4.0\n", "");
+    // Nothing listens at the web's port; the host's node is number 2.
+    let dead = world.site.socket();
+    let nsd = Nsd::start(
+        &world.site,
+        "moon.example",
+        &format!(
+            "$TTL 60\n_bsmtp._https IN URI 10 1 \"https://gw1.moon.example:{}/inboundmail\"\ngw1 IN A {}\n\
+             gw1 IN TYPE264 \\# 8 0000000000000002",
+            dead.port(),
+            dead.ip()
+        ),
+    );
+    let file = &world.client.configuration;
+    let text = std::fs::read_to_string(file).unwrap();
+    let text = text.replace("gateways = [\"\"]", "");
+    let resolver = text
+        .lines()
+        .find(|line| line.starts_with("servers = "))
+        .unwrap()
+        .to_owned();
+    std::fs::write(
+        file,
+        text.replace(&resolver, &format!("servers = [\"{}\"]", nsd.address)),
+    )
+    .unwrap();
+    let told = programs::lightpost(
+        &[
+            "discover",
+            "moon.example",
+            "--json",
+            "--config",
+            &file.display().to_string(),
+        ],
+        b"",
+    );
+    assert!(
+        told.stdout.contains("/inboundmail#ipn:2.25"),
+        "{} {}",
+        told.stdout,
+        told.stderr
+    );
+    world.client.start(&world.site);
+    world.gateway.program.start(&world.site);
+    let id = world.client.submit(ALICE, &[BOB], &hello("by its number"));
+    world.client.wait_status(&id, "delivered", SOON);
+    world.dovecot.wait_mails(BOB, 1);
 }

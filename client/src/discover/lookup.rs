@@ -9,7 +9,7 @@ use hickory_resolver::{
     proto::rr::{Name, RData, RecordType},
 };
 
-use super::uri;
+use super::{ipn, uri};
 use crate::config::Resolver;
 
 /// What is asked for.
@@ -19,6 +19,8 @@ pub(crate) enum Kind {
     Uri,
     /// A and AAAA.
     Address,
+    /// IPN records of a gateway's host.
+    Ipn,
 }
 
 /// An answer.
@@ -85,6 +87,15 @@ impl Questions {
     pub(crate) async fn uri(&self, clock: &lightpost_clock::Clock, owner: &str) -> Answer<Vec<Vec<u8>>> {
         self.ask(clock, owner, RecordType::Unknown(uri::TYPE), |data| match data {
             RData::Unknown { rdata, .. } => Some(rdata.anything.clone()),
+            _ => None,
+        })
+        .await
+    }
+
+    /// The node numbers of `host`'s IPN records.
+    pub(crate) async fn ipn(&self, clock: &lightpost_clock::Clock, host: &str) -> Answer<Vec<u32>> {
+        self.ask(clock, host, RecordType::Unknown(ipn::TYPE), |data| match data {
+            RData::Unknown { rdata, .. } => ipn::parse(&rdata.anything),
             _ => None,
         })
         .await

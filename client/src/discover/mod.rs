@@ -5,6 +5,7 @@
 //! NODATA), said afresh, ends it.
 
 mod cache;
+mod ipn;
 mod lookup;
 mod routes;
 mod uri;
@@ -13,7 +14,7 @@ mod uri;
 mod tests;
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     net::IpAddr,
     path::PathBuf,
     sync::{
@@ -30,6 +31,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 use url::Url;
 
+pub(crate) use ipn::same_gateway;
 pub(crate) use uri::order;
 pub use uri::{Hop, UriError};
 
@@ -117,6 +119,8 @@ struct File {
     uri: Vec<Kept<Vec<Vec<u8>>>>,
     #[serde(default)]
     addresses: Vec<Kept<Vec<IpAddr>>>,
+    #[serde(default)]
+    ipn: Vec<Kept<Vec<u32>>>,
 }
 
 /// Finds next hops, and addresses of hosts.
@@ -126,6 +130,9 @@ pub struct Discovery {
     clock: Clock,
     uri: Cache<Vec<Vec<u8>>>,
     addresses: Cache<Vec<IpAddr>>,
+    ipn: Cache<Vec<u32>>,
+    /// Paths that use bundles.
+    bundles: HashSet<String>,
     asking: Mutex<HashMap<(Kind, String), Weak<Turn>>>,
     file: Option<PathBuf>,
     dirty: AtomicBool,
@@ -150,6 +157,13 @@ impl Discovery {
             clock,
             uri: Cache::default(),
             addresses: Cache::default(),
+            ipn: Cache::default(),
+            bundles: config
+                .paths
+                .iter()
+                .filter(|(_, path)| path.rules.has_bundles())
+                .map(|(name, _)| name.clone())
+                .collect(),
             asking: Mutex::default(),
             file: config.resolver.cache.clone(),
             dirty: AtomicBool::new(false),
@@ -185,7 +199,12 @@ impl Discovery {
         let route = self.required(domain)?;
         let owner = owner(domain);
         let known = self.lookup_uri(&owner).await;
-        usable(route, owner, known)
+        let found = usable(route, owner, known)?;
+        if self.bundles.contains(&found.path) {
+            let hosts = found.hops.iter().filter_map(|hop| hop.url.host_str());
+            futures_util::future::join_all(hosts.map(|host| self.lookup_ipn(host))).await;
+        }
+        Ok(self.with_endpoints(found))
     }
 
     /// What [`Discovery::find`] would say without asking the resolver; `None` when it has to be asked.
@@ -198,8 +217,21 @@ impl Discovery {
             return Some(Ok(fixed(route)));
         }
         let owner = owner(domain);
-        let known = self.uri.get(&owner, self.clock.now())?;
-        Some(usable(route, owner, known))
+        let now = self.clock.now();
+        let known = self.uri.get(&owner, now)?;
+        let found = match usable(route, owner, known) {
+            Ok(found) => found,
+            Err(error) => return Some(Err(error)),
+        };
+        let asked = |hop: &Hop| {
+            hop.url
+                .host_str()
+                .is_none_or(|host| self.ipn.get(host, now).is_some())
+        };
+        if self.bundles.contains(&found.path) && !found.hops.iter().all(asked) {
+            return None;
+        }
+        Some(Ok(self.with_endpoints(found)))
     }
 
     /// The last next hops that were known, whether their records still hold or not.
@@ -210,7 +242,8 @@ impl Discovery {
         }
         let owner = owner(domain);
         let records = self.uri.last(&owner)?;
-        usable(route, owner, Known::Stale(records)).ok()
+        let found = usable(route, owner, Known::Stale(records)).ok()?;
+        Some(self.with_endpoints(found))
     }
 
     fn required(&self, domain: &str) -> Result<&Route, DiscoveryError> {
@@ -226,6 +259,27 @@ impl Discovery {
         }
         let answer = self.questions.uri(&self.clock, owner).await;
         self.note(&self.uri, owner, answer)
+    }
+
+    async fn lookup_ipn(&self, host: &str) {
+        let turn = self.turn(Kind::Ipn, host);
+        let _turn = turn.lock().await;
+        if self.ipn.get(host, self.clock.now()).is_none() {
+            let answer = self.questions.ipn(&self.clock, host).await;
+            self.note(&self.ipn, host, answer);
+        }
+    }
+
+    /// Where a path uses bundles: the hops with the endpoints that are known of their hosts' nodes.
+    fn with_endpoints(&self, mut found: NextHops) -> NextHops {
+        if self.bundles.contains(&found.path) {
+            let endpoint = |hop: Hop| {
+                let numbers = hop.url.host_str().and_then(|host| self.ipn.last(host));
+                ipn::with_endpoint(hop, &numbers.unwrap_or_default())
+            };
+            found.hops = found.hops.into_iter().map(endpoint).collect();
+        }
+        found
     }
 
     async fn lookup_addresses(&self, host: &str) -> Known<Vec<IpAddr>> {
@@ -276,6 +330,7 @@ impl Discovery {
             Ok(file) => {
                 self.uri.restore(file.uri);
                 self.addresses.restore(file.addresses);
+                self.ipn.restore(file.ipn);
             }
             Err(error) => {
                 tracing::warn!(path = %path.display(), %error, "the last known answers are damaged and begun anew");
@@ -297,6 +352,7 @@ impl Discovery {
         let file = File {
             uri: self.uri.kept(),
             addresses: self.addresses.kept(),
+            ipn: self.ipn.kept(),
         };
         let written = tokio::task::spawn_blocking(move || {
             let text = serde_json::to_vec(&file)?;

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     config::PathSettings,
-    discover::{DiscoveryError, Hop, NextHops, order},
+    discover::{DiscoveryError, Hop, NextHops, order, same_gateway},
 };
 
 /// While a gateway has no room for another exchange, mail that belongs to it alone comes back after this.
@@ -219,7 +219,7 @@ impl Shared {
         let Some(settings) = self.config.paths.get(&found.path) else {
             return Other::None;
         };
-        let others = found.hops.iter().filter(|hop| hop.url != *than);
+        let others = found.hops.iter().filter(|hop| !same_gateway(&hop.url, than));
         others
             .map(|hop| {
                 let gateway = self.gateways.get(hop.url.as_str(), settings.concurrency);
