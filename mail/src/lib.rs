@@ -4,6 +4,8 @@
 
 pub mod address;
 pub mod bsmtp;
+mod date;
+pub mod convert;
 pub mod date;
 pub mod dsn;
 pub mod envelope;
