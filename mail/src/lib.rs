@@ -4,7 +4,6 @@
 
 pub mod address;
 pub mod bsmtp;
-mod date;
 pub mod convert;
 pub mod date;
 pub mod dsn;

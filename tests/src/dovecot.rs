@@ -73,6 +73,11 @@ impl Dovecot {
         Imap::login(self.imap, user, PASSWORD).mails()
     }
 
+    /// A part of each of a user's mails, its encoding undone by Dovecot.
+    pub fn decoded(&self, user: &str, part: &str) -> Vec<Vec<u8>> {
+        Imap::login(self.imap, user, PASSWORD).decoded(part)
+    }
+
     /// Waits until a user has `count` mails, and returns them.
     #[track_caller]
     pub fn wait_mails(&self, user: &str, count: usize) -> Vec<Vec<u8>> {

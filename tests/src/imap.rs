@@ -35,6 +35,15 @@ impl Imap {
         mails
     }
 
+    /// A part of all mails of the inbox, decoded by the server (RFC 3516).
+    pub fn decoded(mut self, part: &str) -> Vec<Vec<u8>> {
+        self.command("SELECT INBOX", |_| ());
+        let mut parts = Vec::new();
+        let fetch = format!("UID FETCH 1:* BINARY.PEEK[{part}]");
+        self.command(&fetch, |literal| parts.push(literal));
+        parts
+    }
+
     /// Sends a command and reads to its tagged answer; literals in between go to `each`.
     fn command(&mut self, command: &str, mut each: impl FnMut(Vec<u8>)) {
         self.tag += 1;

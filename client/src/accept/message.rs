@@ -63,6 +63,24 @@ impl Acceptance {
         spooled: Spooled,
     ) -> Result<Spooled, Refusal> {
         self.no_loop(draft, &spooled.hops).await?;
+        let spooled = self.screened(draft, source, sender, spooled).await?;
+        // Behind the screen, which verifies signatures over what came.
+        let body = spooled.body.clone();
+        let fitted = self.fit(draft, sender, spooled).await;
+        if fitted.is_err() {
+            // The screen may have written it anew.
+            spool::discard_new(&*self.store, &body).await;
+        }
+        fitted
+    }
+
+    async fn screened(
+        &self,
+        draft: &Draft,
+        source: &Source,
+        sender: &Sender,
+        spooled: Spooled,
+    ) -> Result<Spooled, Refusal> {
         let Some(screen) = &self.screen else {
             return Ok(spooled);
         };

@@ -5,6 +5,7 @@
 //! typed [`Refusal`], which becomes a problem document or an SMTP reply. What passes becomes a message of the outbox with
 //! [`Draft::message`]; it is acknowledged after [`Store::enqueue`], not before.
 
+mod fit;
 mod loops;
 mod message;
 mod quota;
@@ -69,6 +70,8 @@ pub(crate) struct Draft {
     pub(crate) id: Ulid,
     pub(crate) at: Timestamp,
     pub(crate) taken: Vec<NewRecipient>,
+    /// Whether the path of one of them takes ASCII addresses only.
+    pub(crate) ascii: bool,
 }
 
 impl Source {
@@ -91,6 +94,7 @@ impl Acceptance {
             id: crate::ids::new(at),
             at,
             taken: Vec::new(),
+            ascii: false,
         }
     }
 
@@ -126,9 +130,11 @@ impl Acceptance {
             Some(by) => path.lifetime.min(by.saturating_sub(path.path.one_way_min)),
             None => path.lifetime,
         };
+        let fitted = path.accepts.recipient(sender, recipient)?;
+        draft.ascii |= !path.accepts.smtputf8;
         let wants = dsn::wanted(sender, recipient, Action::Delayed);
         draft.taken.push(NewRecipient {
-            recipient: recipient.clone(),
+            recipient: fitted,
             destination,
             due: draft.at,
             expires: add(draft.at, lifetime),
@@ -205,6 +211,9 @@ impl Draft {
     ) -> NewMessage {
         // What the caller declared about the size is not true of the body with our trace field.
         sender.parameters.size = None;
+        if self.ascii {
+            fit::ascii_sender(&mut sender);
+        }
         NewMessage {
             id: self.id,
             priority: sender.parameters.mt_priority.unwrap_or_default(),

@@ -1,5 +1,6 @@
 //! The client's configuration file; `deploy/client.toml` is the sample with every key.
 
+mod accepts;
 mod local;
 mod paths;
 mod quotas;
@@ -19,6 +20,7 @@ use lightpost_config::{Problems, Section, Size, read, read_text};
 use lightpost_intake::Tokens;
 use lightpost_mail::lines::BareLineEnds;
 
+pub use accepts::{Accepts, Convert};
 pub use local::Local;
 pub use paths::{Encoding, PathSettings, Secret};
 pub(crate) use quotas::key as sender_key;

@@ -12,7 +12,7 @@ use lightpost_transport::{
     ways::{Rules, Way},
 };
 
-use super::{file, positive, span};
+use super::{Accepts, file, positive, span};
 
 /// How objects are encoded on a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +43,8 @@ pub struct PathSettings {
     pub retry_longest: Duration,
     /// How long a reply is awaited, where the operator fixed it.
     pub reply_within: Option<Duration>,
+    /// What the far end takes.
+    pub accepts: Accepts,
     /// When senders hear of late mail, where the operator fixed it.
     pub notices: NoticeSettings,
     /// Which transports it has, and when one takes over.
@@ -143,6 +145,7 @@ fn one(name: &str, section: &Section<'_>) -> Option<PathSettings> {
     let concurrency = positive(section, "concurrency", section.get_or("concurrency", 64));
     let batch = positive(section, "batch", section.get_or("batch", 64)).min(512);
     let token = token(section);
+    let accepts = Accepts::read(section);
     let notices = NoticeSettings::read(section, NoticeSettings::default());
     let settings = PathSettings {
         path: path?,
@@ -154,6 +157,7 @@ fn one(name: &str, section: &Section<'_>) -> Option<PathSettings> {
         retry_first,
         retry_longest,
         reply_within,
+        accepts,
         notices,
         token,
     };

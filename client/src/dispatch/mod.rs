@@ -127,6 +127,8 @@ pub(crate) async fn run(parts: Parts) {
     let (verdicts, received) = mpsc::channel(VERDICTS);
     let wake = Arc::new(Notify::new());
     let settler = Settler {
+        config: parts.config.clone(),
+        discovery: parts.discovery.clone(),
         reporter: parts.reporter,
         store: parts.store.clone(),
         clock: parts.clock.clone(),

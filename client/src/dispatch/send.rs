@@ -155,6 +155,7 @@ impl Shared {
         let repeats = job.group.repeats.as_ref();
         let id = repeats.map_or_else(|| crate::ids::new(now), |open| open.id);
         let mut envelope = job.envelope();
+        settings.accepts.trim(&mut envelope);
         if let Some(by) = &mut envelope.sender.parameters.deliver_by {
             // From the begin of the exchange, which its id tells the gateway: the object is the same whenever it is repeated.
             *by = by.counted_from(crate::ids::time(id), by.deadline(job.original.accepted));

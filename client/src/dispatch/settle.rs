@@ -13,6 +13,8 @@ use lightpost_queue::{ClaimedRecipient, Disposition, NewMessage, Settlement, Sto
 use lightpost_transport::Late;
 use tokio::sync::{Notify, mpsc};
 
+use crate::{config::Config, discover::Discovery};
+
 /// Settlements in one transaction.
 const BATCH: usize = 512;
 /// The wait before a store that refused is asked again.
@@ -41,6 +43,8 @@ pub(crate) struct Verdict {
 
 /// Takes verdicts until the last sender is gone.
 pub(crate) struct Settler {
+    pub(crate) config: Arc<Config>,
+    pub(crate) discovery: Arc<Discovery>,
     pub(crate) reporter: Reporter,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) clock: Clock,
@@ -99,6 +103,13 @@ impl Settler {
         }
     }
 
+    /// Whether what takes mail for a destination reports what becomes of it.
+    fn reports(&self, destination: &str) -> bool {
+        let path = self.discovery.route(destination).map(|route| &route.path);
+        let settings = path.and_then(|path| self.config.paths.get(path));
+        settings.is_none_or(|settings| settings.accepts.dsn)
+    }
+
     /// The notification that a verdict causes, if any.
     async fn notification(&self, verdict: &Verdict) -> Option<NewMessage> {
         let original = &*verdict.original;
@@ -114,7 +125,10 @@ impl Settler {
         let statuses: Vec<RecipientStatus> = verdict
             .fates
             .iter()
-            .filter_map(|fate| status(original, fate, verdict.at))
+            .filter_map(|fate| {
+                let reports = self.reports(&fate.recipient.destination);
+                status(original, fate, reports, verdict.at)
+            })
             .filter(|status| self.reporter.tells(original, status))
             .collect();
         if statuses.is_empty() {
@@ -124,16 +138,18 @@ impl Settler {
     }
 }
 
-/// What there is to tell of a fate. The gateway takes the parameters of DSN over, so that what is delivered to it is its to report
-/// (RFC 3461 section 5.2.1); only a sender who wants to hear of every relay hears of this one.
-fn status(original: &Original, fate: &Fate, at: Timestamp) -> Option<RecipientStatus> {
+/// What there is to tell of a fate. A gateway that `reports` takes the parameters of DSN over, so that what is delivered to it is its
+/// to report (RFC 3461 section 5.2.1); only a sender who wants to hear of every relay hears of this one.
+fn status(original: &Original, fate: &Fate, reports: bool, at: Timestamp) -> Option<RecipientStatus> {
     let (action, status) = match fate.disposition {
         Disposition::Failed(code) => (Action::Failed, code),
         Disposition::Expired => {
             let code = dsn::expired(&original.sender, original.accepted, at);
             (Action::Failed, code)
         }
-        Disposition::Delivered if original.sender.parameters.deliver_by.is_some_and(|by| by.trace) => {
+        Disposition::Delivered
+            if !reports || original.sender.parameters.deliver_by.is_some_and(|by| by.trace) =>
+        {
             (Action::Relayed, RELAYED)
         }
         _ => return None,

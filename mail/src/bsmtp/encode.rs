@@ -11,17 +11,18 @@ use crate::{
 /// What stands in EHLO when the given name holds nothing that may.
 const NAMELESS: &str = "localhost";
 
-/// The parameters of MAIL that an object carries: those of the envelope, with `SIZE` set and `BODY` and `SMTPUTF8` added where
-/// the body or the addresses need them. The time of `BY` is the caller's business: in an object it counts from the begin of the exchange.
+/// The parameters of MAIL that an object carries: those of the envelope, with `SIZE` set, and `BODY` and `SMTPUTF8` where
+/// the body or the addresses need them and nowhere else. The time of `BY` is the caller's business: in an object it counts from the begin of the exchange.
 pub fn parameters(envelope: &Envelope, facts: &BodyFacts) -> MailParameters {
     let mut parameters = envelope.sender.parameters.clone();
     parameters.size = Some(facts.size);
-    if facts.eight_bit {
-        parameters.body = Some(Body::EightBitMime);
-    }
+    // BODY=7BIT says nothing that is not so without it, and would need the extension.
+    parameters.body = facts.eight_bit.then_some(Body::EightBitMime);
     // Raw 8-bit headers without SMTPUTF8 are old and common; a local MTA that lacks SMTPUTF8 takes them as it always did,
     // but would refuse them if we asked for more than their sender did.
-    parameters.smtputf8 = envelope.needs_smtputf8();
+    // Who asked for it and then used nothing of it needs it no more.
+    let asked = parameters.smtputf8 && facts.eight_bit;
+    parameters.smtputf8 = asked || envelope.has_international_address();
     parameters
 }
 

@@ -160,16 +160,14 @@ impl DeliverBy {
 impl Envelope {
     /// Whether an address in it needs SMTPUTF8 (RFC 6531), or the sender asked for it.
     pub fn needs_smtputf8(&self) -> bool {
-        self.sender.parameters.smtputf8
-            || self
-                .sender
-                .path
-                .address()
-                .is_some_and(|address| !address.is_ascii())
-            || self
-                .recipients
-                .iter()
-                .any(|recipient| !recipient.address.is_ascii())
+        self.sender.parameters.smtputf8 || self.has_international_address()
+    }
+
+    /// Whether an address in it is not ASCII.
+    pub fn has_international_address(&self) -> bool {
+        let from = self.sender.path.address();
+        let to = self.recipients.iter().map(|recipient| &recipient.address);
+        from.into_iter().chain(to).any(|address| !address.is_ascii())
     }
 
     /// Whether a parameter of the DSN extension (RFC 3461) is used.

@@ -46,8 +46,8 @@ fn an_object_names_what_it_uses() {
             "<a@b> BODY=7BIT",
             "<c@d>",
             facts(false, false),
-            "<a@b> BODY=7BIT SIZE=42",
-            "8bitMIME,SIZE",
+            "<a@b> SIZE=42",
+            "SIZE",
         ),
         (
             "<a@b>",
@@ -62,6 +62,13 @@ fn an_object_names_what_it_uses() {
             facts(true, true),
             "<a@b> BODY=8BITMIME SIZE=42 SMTPUTF8",
             "8bitMIME,SIZE,SMTPUTF8",
+        ),
+        (
+            "<a@b> SMTPUTF8",
+            "<c@d>",
+            facts(false, false),
+            "<a@b> SIZE=42",
+            "SIZE",
         ),
         (
             "<a@b>",
