@@ -81,7 +81,8 @@ impl World {
             transports: fitted.lines().map(str::to_owned).collect(),
             ..postfix::Settings::default()
         };
-        Postfix::start(&self.site, &settings.lmtp("earth.example", &self.dovecot))
+        // Dovecot's LMTP would not take a bounce that speaks of a UTF-8 address.
+        Postfix::start(&self.site, &settings.maildir(ALICE, &self.dovecot))
     }
 
     fn offer(&self, from: &str, to: &str, message: &[u8]) -> String {
@@ -202,20 +203,30 @@ fn a_domain_beyond_ascii_crosses_as_a_labels() {
 
 #[test]
 fn a_large_mail_is_converted_in_little_memory() {
-    const LINES: usize = 600_000;
+    const LINES: usize = 450_000;
     let mut world = World::new("accepts = []");
-    let line = format!("{}\u{fc}\r\n", "text ".repeat(12));
+    let hand_in = |world: &World, subject: &str, body: &str| {
+        let message = corpus::message(subject, body.as_bytes());
+        let said = world.offer(&format!("<{ALICE}> BODY=8BITMIME"), &format!("<{BOB}>"), &message);
+        assert!(said.starts_with("250"), "{said}");
+        message.len() as u64
+    };
+    // What a mail of this size takes that is not converted, the database's cache in it.
+    let line = format!("{}ue\r\n", "text ".repeat(12));
+    hand_in(&world, "plain", &line.repeat(LINES));
+    world.dovecot.wait_mails(BOB, 1);
+    let before = world.client.process().peak_memory();
+    let line = line.replace("ue", "\u{fc}");
     let body = line.repeat(LINES);
-    let message = corpus::message("large", body.as_bytes());
-    let said = world.offer(&format!("<{ALICE}> BODY=8BITMIME"), &format!("<{BOB}>"), &message);
-    assert!(said.starts_with("250"), "{said}");
-    let peak = world.client.process().peak_memory();
-    println!("{} octets converted, peak memory {peak} octets", message.len());
+    let size = hand_in(&world, "large", &body);
+    let after = world.client.process().peak_memory();
+    println!("{size} octets: peak memory {before} octets without and {after} octets with conversion");
     assert!(
-        message.len() > 35_000_000 && peak < 100_000_000,
-        "peak memory {peak}"
+        size > 25_000_000 && after - before < size / 2,
+        "{before}, then {after}"
     );
-    let stored = world.dovecot.wait_mails(BOB, 1);
-    assert!(stored[0].is_ascii());
-    assert!(world.dovecot.decoded(BOB, "1")[0] == body.as_bytes());
+    let stored = world.dovecot.wait_mails(BOB, 2);
+    assert!(stored.iter().all(|mail| mail.is_ascii()));
+    let decoded = world.dovecot.decoded(BOB, "1");
+    assert!(decoded.iter().any(|part| part == body.as_bytes()));
 }
