@@ -77,6 +77,14 @@ fn an_object_names_what_it_uses() {
             "<a@b> SIZE=42 SMTPUTF8",
             "8bitMIME,SIZE,SMTPUTF8",
         ),
+    ] {
+        assert_named(sender, recipient, &facts, mail, extensions);
+    }
+}
+
+#[test]
+fn an_object_names_the_parameters_that_it_has() {
+    for (sender, recipient, facts, mail, extensions) in [
         (
             "<a@b>",
             "<c@d> NOTIFY=NEVER",
@@ -99,12 +107,16 @@ fn an_object_names_what_it_uses() {
             "SIZE,DELIVERBY",
         ),
     ] {
-        let envelope = envelope(sender, &[recipient]);
-        let head = String::from_utf8(head("relay.example", &envelope, &facts)).unwrap();
-        let expected = format!("EHLO relay.example\r\nMAIL FROM:{mail}\r\nRCPT TO:{recipient}\r\nDATA\r\n");
-        assert_eq!(head, expected);
-        assert_eq!(required_extensions(&envelope, &facts), extensions);
+        assert_named(sender, recipient, &facts, mail, extensions);
     }
+}
+
+fn assert_named(sender: &str, recipient: &str, facts: &BodyFacts, mail: &str, extensions: &str) {
+    let envelope = envelope(sender, &[recipient]);
+    let head = String::from_utf8(head("relay.example", &envelope, facts)).unwrap();
+    let expected = format!("EHLO relay.example\r\nMAIL FROM:{mail}\r\nRCPT TO:{recipient}\r\nDATA\r\n");
+    assert_eq!(head, expected);
+    assert_eq!(required_extensions(&envelope, facts), extensions);
 }
 
 #[test]
