@@ -44,6 +44,25 @@ pub struct Exchange {
     pub expires: Timestamp,
 }
 
+/// The urgency (RFC 9218 section 4.1: 0 is the most urgent, 3 the default) of a priority from -9 to 9 (RFC 6710).
+pub fn urgency(priority: i8) -> u8 {
+    let thirds = priority.unsigned_abs().div_ceil(3).min(3);
+    if priority > 0 { 3 - thirds } else { 3 + thirds }
+}
+
+/// The priority that stands for an urgency, where that is all that is known.
+pub fn priority(urgency: u8) -> i8 {
+    match urgency {
+        0 => 9,
+        1 => 6,
+        2 => 3,
+        3 => 0,
+        4 => -3,
+        5 => -6,
+        _ => -9,
+    }
+}
+
 impl fmt::Debug for Exchange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Exchange")
@@ -243,4 +262,27 @@ pub struct PeerIdentity {
     pub endpoint: Option<String>,
     /// How it came.
     pub carrier: Carrier,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn priorities_and_urgencies() {
+        for (given, urgent, back) in [
+            (9, 0, 9),
+            (7, 0, 9),
+            (6, 1, 6),
+            (1, 2, 3),
+            (0, 3, 0),
+            (-1, 4, -3),
+            (-6, 5, -6),
+            (-9, 6, -9),
+        ] {
+            assert_eq!(urgency(given), urgent, "{given}");
+            assert_eq!(priority(urgent), back, "{urgent}");
+        }
+        assert_eq!(priority(7), -9);
+    }
 }

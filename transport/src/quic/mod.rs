@@ -14,6 +14,7 @@ mod body;
 mod dial;
 mod faults;
 mod frames;
+mod halves;
 mod reset;
 pub(crate) mod resume;
 mod serving;

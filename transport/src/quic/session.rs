@@ -12,7 +12,7 @@ use h3::{
     client::{RequestStream, SendRequest},
     error::{Code, StreamError},
 };
-use http::{HeaderMap, HeaderValue, Method, Request, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, header};
 use lightpost_clock::Instant;
 use quinn::ZeroRttAccepted;
 use tokio::{
@@ -20,8 +20,8 @@ use tokio::{
     task::JoinHandle,
 };
 
-use super::streams::{Connection, Opener, Receiving, Sending};
-use crate::{Exchange, Reply};
+use super::streams::{Connection, Opener, PRIORITY, Receiving, Sending};
+use crate::{Exchange, Reply, exchange::urgency};
 
 /// Octets that are handed to the connection at once: it scans what it has not sent piece by piece, so large pieces are cheap.
 const PIECE: usize = 1 << 20;
@@ -209,8 +209,9 @@ impl Session {
         sent: impl Fn(),
     ) -> Result<Reply, Broken> {
         let request = request(exchange).map_err(Broken::NotSent)?;
-        let stream = sender
-            .send_request(request)
+        let priority = i32::from(exchange.priority);
+        let stream = PRIORITY
+            .scope(priority, sender.send_request(request))
             .await
             .map_err(|error| unsent(&error))?;
         sent();
@@ -267,6 +268,14 @@ fn request(exchange: &Exchange) -> Result<Request<()>, String> {
         header::UPGRADE,
     ] {
         request.headers_mut().remove(name);
+    }
+    // The default goes without saying (RFC 9218 section 4.1).
+    if exchange.priority != 0
+        && let Ok(value) = HeaderValue::try_from(format!("u={}", urgency(exchange.priority)))
+    {
+        request
+            .headers_mut()
+            .insert(HeaderName::from_static("priority"), value);
     }
     if let Some(size) = exchange.object.size() {
         request

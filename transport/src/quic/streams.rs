@@ -5,7 +5,10 @@
 //! inside a DATA frame for the end of the body when the last octets came earlier; h3-quinn panics on `stop_sending` while a
 //! read is pending; and h3 keeps frames of any length in memory (see [`super::frames`]).
 
-use std::task::{Context, Poll, ready};
+use std::{
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
 
 use bytes::{Buf, Bytes};
 use futures_util::FutureExt;
@@ -16,15 +19,32 @@ use h3::{
 
 use tokio::sync::oneshot;
 
+pub(crate) use super::halves::{Receiving, Sending};
 use super::{
-    frames::{Excess, Frames},
+    halves::{ended, stream_id},
     unidirectional::Unidirectional,
 };
+
+tokio::task_local! {
+    /// The priority of the streams that are opened within. h3 opens a request's stream itself, and passes nothing on to who opens it.
+    pub(crate) static PRIORITY: i32;
+}
+
+/// A request stream on its way.
+type Opening = Pin<
+    Box<
+        dyn Future<Output = Result<(quinn::SendStream, quinn::RecvStream), quinn::ConnectionError>>
+            + Send
+            + Sync,
+    >,
+>;
 
 /// A connection for h3.
 pub(crate) struct Connection {
     inner: h3_quinn::Connection,
     quic: quinn::Connection,
+    accepting: Option<Opening>,
+    opening: Option<Opening>,
     /// Until this comes, no stream of the peer's is accepted.
     verdict: Option<oneshot::Receiver<()>>,
 }
@@ -34,6 +54,8 @@ impl Connection {
         Self {
             inner: h3_quinn::Connection::new(connection.clone()),
             quic: connection,
+            accepting: None,
+            opening: None,
             verdict: None,
         }
     }
@@ -72,11 +94,22 @@ impl<B: Buf> quic::Connection<B> for Connection {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Result<Self::BidiStream, ConnectionErrorIncoming>> {
-        quic::Connection::<B>::poll_accept_bidi(&mut self.inner, cx).map_ok(Bidi::new)
+        let connection = &self.quic;
+        let accepting = self.accepting.get_or_insert_with(|| {
+            let connection = connection.clone();
+            Box::pin(async move { connection.accept_bi().await })
+        });
+        let accepted = ready!(accepting.as_mut().poll(cx));
+        self.accepting = None;
+        Poll::Ready(accepted.map_err(ended).and_then(Bidi::new))
     }
 
     fn opener(&self) -> Opener {
-        Opener(quic::Connection::<B>::opener(&self.inner))
+        Opener {
+            inner: quic::Connection::<B>::opener(&self.inner),
+            quic: self.quic.clone(),
+            opening: None,
+        }
     }
 }
 
@@ -88,7 +121,7 @@ impl<B: Buf> quic::OpenStreams<B> for Connection {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Result<Self::BidiStream, StreamErrorIncoming>> {
-        quic::OpenStreams::<B>::poll_open_bidi(&mut self.inner, cx).map_ok(Bidi::new)
+        poll_open(&self.quic, &mut self.opening, cx)
     }
 
     fn poll_open_send(
@@ -104,8 +137,38 @@ impl<B: Buf> quic::OpenStreams<B> for Connection {
 }
 
 /// Opens streams on a connection.
-#[derive(Clone)]
-pub(crate) struct Opener(h3_quinn::OpenStreams);
+pub(crate) struct Opener {
+    inner: h3_quinn::OpenStreams,
+    quic: quinn::Connection,
+    opening: Option<Opening>,
+}
+
+impl Clone for Opener {
+    fn clone(&self) -> Self {
+        Self {
+            inner: self.inner.clone(),
+            quic: self.quic.clone(),
+            opening: None,
+        }
+    }
+}
+
+fn poll_open<B: Buf>(
+    connection: &quinn::Connection,
+    opening: &mut Option<Opening>,
+    cx: &mut Context<'_>,
+) -> Poll<Result<Bidi<B>, StreamErrorIncoming>> {
+    let open = opening.get_or_insert_with(|| {
+        let connection = connection.clone();
+        Box::pin(async move { connection.open_bi().await })
+    });
+    let opened = ready!(open.as_mut().poll(cx));
+    *opening = None;
+    let opened = opened.map_err(ended).and_then(Bidi::new);
+    Poll::Ready(
+        opened.map_err(|connection_error| StreamErrorIncoming::ConnectionErrorIncoming { connection_error }),
+    )
+}
 
 impl<B: Buf> quic::OpenStreams<B> for Opener {
     type BidiStream = Bidi<B>;
@@ -115,18 +178,18 @@ impl<B: Buf> quic::OpenStreams<B> for Opener {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Result<Self::BidiStream, StreamErrorIncoming>> {
-        quic::OpenStreams::<B>::poll_open_bidi(&mut self.0, cx).map_ok(Bidi::new)
+        poll_open(&self.quic, &mut self.opening, cx)
     }
 
     fn poll_open_send(
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Result<Self::SendStream, StreamErrorIncoming>> {
-        quic::OpenStreams::<B>::poll_open_send(&mut self.0, cx)
+        quic::OpenStreams::<B>::poll_open_send(&mut self.inner, cx)
     }
 
     fn close(&mut self, code: Code, reason: &[u8]) {
-        quic::OpenStreams::<B>::close(&mut self.0, code, reason);
+        quic::OpenStreams::<B>::close(&mut self.inner, code, reason);
     }
 }
 
@@ -137,22 +200,13 @@ pub(crate) struct Bidi<B: Buf> {
 }
 
 impl<B: Buf> Bidi<B> {
-    fn new(stream: h3_quinn::BidiStream<B>) -> Self {
-        let (send, recv) = quic::BidiStream::split(stream);
-        let id = quic::SendStream::send_id(&send);
-        Self {
-            send: Sending {
-                inner: send,
-                unfinished: true,
-            },
-            recv: Receiving {
-                inner: recv,
-                id,
-                frames: Frames::default(),
-                rest: Bytes::new(),
-                idle: true,
-            },
-        }
+    fn new((send, recv): (quinn::SendStream, quinn::RecvStream)) -> Result<Self, ConnectionErrorIncoming> {
+        let id = stream_id(send.id())?;
+        let priority = PRIORITY.try_with(|priority| *priority).unwrap_or_default();
+        Ok(Self {
+            send: Sending::new(send, id, priority),
+            recv: Receiving::new(recv, id),
+        })
     }
 }
 
@@ -200,100 +254,5 @@ impl<B: Buf> quic::RecvStream for Bidi<B> {
 
     fn recv_id(&self) -> StreamId {
         self.recv.recv_id()
-    }
-}
-
-/// The sending half: reset, not finished, when it is dropped before its end.
-pub(crate) struct Sending<B: Buf> {
-    inner: h3_quinn::SendStream<B>,
-    unfinished: bool,
-}
-
-impl<B: Buf> Drop for Sending<B> {
-    fn drop(&mut self) {
-        if self.unfinished {
-            quic::SendStream::reset(&mut self.inner, Code::H3_REQUEST_CANCELLED.value());
-        }
-    }
-}
-
-impl<B: Buf> quic::SendStream<B> for Sending<B> {
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), StreamErrorIncoming>> {
-        self.inner.poll_ready(cx)
-    }
-
-    fn send_data<T: Into<WriteBuf<B>>>(&mut self, data: T) -> Result<(), StreamErrorIncoming> {
-        self.inner.send_data(data)
-    }
-
-    fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), StreamErrorIncoming>> {
-        let finished = ready!(self.inner.poll_finish(cx));
-        self.unfinished = finished.is_err();
-        Poll::Ready(finished)
-    }
-
-    fn reset(&mut self, code: u64) {
-        self.unfinished = false;
-        self.inner.reset(code);
-    }
-
-    fn send_id(&self) -> StreamId {
-        self.inner.send_id()
-    }
-}
-
-/// The receiving half: its end counts only between two frames.
-pub(crate) struct Receiving {
-    inner: h3_quinn::RecvStream,
-    id: StreamId,
-    frames: Frames,
-    /// What was read and belongs to later pieces.
-    rest: Bytes,
-    /// Whether no read is pending.
-    idle: bool,
-}
-
-/// A peer ended a request or response in the middle of a frame.
-#[derive(Debug, thiserror::Error)]
-#[error("the stream ended in the middle of a frame")]
-struct Truncated;
-
-impl Receiving {
-    fn refuse(&mut self, excess: Excess) -> StreamErrorIncoming {
-        self.rest.clear();
-        quic::RecvStream::stop_sending(self, Code::H3_EXCESSIVE_LOAD.value());
-        StreamErrorIncoming::Unknown(Box::new(excess))
-    }
-}
-
-impl quic::RecvStream for Receiving {
-    type Buf = Bytes;
-
-    fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, StreamErrorIncoming>> {
-        loop {
-            match self.frames.next(&mut self.rest) {
-                Ok(Some(piece)) => return Poll::Ready(Ok(Some(piece))),
-                Ok(None) => {}
-                Err(excess) => return Poll::Ready(Err(self.refuse(excess))),
-            }
-            let polled = self.inner.poll_data(cx);
-            self.idle = polled.is_ready();
-            match ready!(polled)? {
-                Some(data) => self.rest = data,
-                None if self.frames.between() => return Poll::Ready(Ok(None)),
-                None => return Poll::Ready(Err(StreamErrorIncoming::Unknown(Box::new(Truncated)))),
-            }
-        }
-    }
-
-    fn stop_sending(&mut self, code: u64) {
-        // While a read is pending the stream is lent to it; dropping the read stops the peer as well.
-        if self.idle {
-            self.inner.stop_sending(code);
-        }
-    }
-
-    fn recv_id(&self) -> StreamId {
-        self.id
     }
 }

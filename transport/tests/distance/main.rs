@@ -11,5 +11,6 @@ mod amplify;
 mod bulk;
 mod hold;
 mod loss;
+mod priority;
 mod resume;
 mod world;

@@ -192,6 +192,16 @@ impl World {
         (self.light(arrival.at - start), self.light(replied))
     }
 
+    /// When a mail of `octets` was at the gateway.
+    pub(crate) async fn arrived(&mut self, octets: usize) -> Duration {
+        loop {
+            let arrival = self.arrivals.recv().await.unwrap();
+            if arrival.octets == octets {
+                return arrival.at;
+            }
+        }
+    }
+
     /// A span in light times.
     pub(crate) fn light(&self, span: Duration) -> f64 {
         span.as_secs_f64() / self.path.one_way_max.as_secs_f64()
@@ -227,6 +237,11 @@ impl Drop for World {
 
 /// Sends a mail of `octets` and waits for weeks if it has to.
 pub(crate) async fn send(client: &QuicTransport, clock: &Clock, octets: usize) -> Outcome {
+    send_with(client, clock, octets, 0).await
+}
+
+/// The same with a priority.
+pub(crate) async fn send_with(client: &QuicTransport, clock: &Clock, octets: usize, priority: i8) -> Outcome {
     let exchange = Exchange {
         id: Ulid::generate(),
         gateway: format!("https://{GATEWAY}/in").parse().unwrap(),
@@ -235,7 +250,7 @@ pub(crate) async fn send(client: &QuicTransport, clock: &Clock, octets: usize) -
         object: Arc::new(Mail(octets)),
         octets: 0,
         held_before: false,
-        priority: 0,
+        priority,
         expires: Timestamp::MAX,
     };
     let deadline = add(clock.now(), Duration::from_secs(30 * 86_400));
