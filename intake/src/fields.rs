@@ -50,6 +50,21 @@ fn unquote(quoted: &str) -> Option<String> {
     (rest.is_empty() || rest.starts_with(';')).then_some(text)
 }
 
+/// The urgency that `Priority` asks for, 0 to 7 (RFC 9218 section 4.1); `None` where there is none that can be read.
+pub fn urgency(fields: &HeaderMap) -> Option<u8> {
+    let texts = fields.get_all(HeaderName::from_static("priority"));
+    let members = texts
+        .iter()
+        .filter_map(|text| text.to_str().ok())
+        .flat_map(|text| text.split(','));
+    // Of several, the last one counts (RFC 9651 section 4.2.2).
+    let urgencies = members.filter_map(|member| {
+        let value = member.split(';').next()?.trim().strip_prefix("u=")?;
+        value.parse().ok().filter(|urgency| *urgency <= 7)
+    });
+    urgencies.last()
+}
+
 /// `Content-Length`, where it is a number (RFC 9110 section 8.6).
 pub fn content_length(headers: &HeaderMap) -> Option<u64> {
     headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
@@ -245,6 +260,21 @@ mod tests {
         }
         let other = fields(&[("repr-digest", "md5=:AAAA:")]);
         assert_eq!(digests(&other, Encoding::Identity).unwrap(), Digests::default());
+    }
+
+    #[test]
+    fn urgencies() {
+        for (text, expected) in [
+            ("u=1", Some(1)),
+            ("i, u=5;x", Some(5)),
+            ("u=2, u=7", Some(7)),
+            ("u=8", None),
+            ("u", None),
+            ("i", None),
+        ] {
+            assert_eq!(urgency(&fields(&[("priority", text)])), expected, "{text}");
+        }
+        assert_eq!(urgency(&HeaderMap::new()), None);
     }
 
     #[test]

@@ -33,6 +33,7 @@ pub mod rspamd;
 pub mod site;
 pub mod sites;
 pub mod smtp;
+pub mod ugly;
 pub mod wait;
 pub mod wire_tap;
 pub mod world;

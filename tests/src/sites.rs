@@ -34,6 +34,8 @@ pub struct Place {
 pub struct Changes<'a> {
     /// Domains of which each MTA believes that they are behind the other site.
     pub lost: &'a [&'a str],
+    /// Tables to add to the configuration of Earth's client.
+    pub client: &'a str,
     /// Domains below the Moon's that the Moon's MTA and client take for Earth's side, and whose mail the Moon's gateway gets back.
     pub circular: &'a [&'a str],
 }
@@ -93,6 +95,7 @@ pub fn start(site: &Site, changes: Changes<'_>) -> (Place, Place) {
         own,
         other,
         lost: changes.lost,
+        tables: if body == "earth" { changes.client } else { "" },
         circular: if body == "moon" { changes.circular } else { &[] },
     };
     (
@@ -109,6 +112,7 @@ struct Plan<'a> {
     own: Addresses,
     other: Addresses,
     lost: &'a [&'a str],
+    tables: &'a str,
     circular: &'a [&'a str],
 }
 
@@ -168,6 +172,7 @@ impl Plan<'_> {
                 ),
             ],
         );
+        text.push_str(self.tables);
         let lost = self.lost.iter().map(|domain| (domain, self.other.https));
         let circular = self.circular.iter().map(|domain| (domain, own.https));
         for (domain, gateway) in lost.chain(circular) {

@@ -290,3 +290,68 @@ fn a_surface_mta_that_routes_mail_back_to_the_client_is_found_out() {
     earth.dovecot.wait_mails(ALICE, 1);
     assert!(moon.dovecot.on_disk(BOB).is_empty());
 }
+
+/// As an operator would order mail.
+const RULES: &str = r#"
+[[priority]]
+larger_than = "1MB"
+priority = -4
+[[priority]]
+header = "X-Urgent: yes"
+priority = 6
+[[priority]]
+sender = "alice@earth.example"
+header = "Precedence: bulk"
+priority = -2
+always = true
+"#;
+
+#[test]
+fn a_large_mail_does_not_hold_up_ten_small_ones_behind_it() {
+    let site = Site::new();
+    let changes = Changes {
+        client: RULES,
+        ..Changes::default()
+    };
+    let (earth, moon) = sites::start(&site, changes);
+    // Two minutes at 2 Mbit/s, which the client keeps to.
+    let large = corpus::attachment("large", 48_000_000);
+    let large = earth.client.submit(ALICE, &[BOB], &large);
+    earth.client.wait_status(&large, "awaiting", SOON);
+    for number in 0..10 {
+        hand_over(&earth, ALICE, BOB, &format!("small-{number}"));
+    }
+    let mails = moon.dovecot.wait_mails(BOB, 10);
+    for number in 0..10 {
+        corpus::find(&mails, &format!("small-{number}"));
+    }
+    // It is still on its way.
+    assert_eq!(earth.client.statuses(&large), ["awaiting"]);
+    assert!(moon.server.message(&large)["id"].is_null());
+
+    // Each has the priority that its sender or a rule gives it, here and at the gateway.
+    let tagged = |field: &str| [field.as_bytes(), b"\r\n", &corpus::message("tagged", b"x\r\n")].concat();
+    for (from, message, here, there) in [
+        ("<alice@earth.example>", tagged("X-Urgent: YES"), 6, 6),
+        (
+            "<alice@earth.example> MT-PRIORITY=2",
+            tagged("X-Urgent: yes"),
+            2,
+            2,
+        ),
+        (
+            "<alice@earth.example> MT-PRIORITY=2",
+            tagged("Precedence: bulk"),
+            -2,
+            2,
+        ),
+        ("<eve@earth.example>", tagged("Precedence: bulk"), 0, 0),
+    ] {
+        let id = earth.client.submit(from, &[BOB], &message);
+        earth.client.wait_status(&id, "delivered", SOON);
+        assert_eq!(earth.client.message(&id)["priority"], here, "{from}");
+        assert_eq!(moon.server.message(&id)["priority"], there, "{from}");
+    }
+    assert_eq!(earth.client.message(&large)["priority"], -4);
+    assert_eq!(earth.client.statuses(&large), ["awaiting"]);
+}

@@ -18,6 +18,8 @@ pub(crate) struct Spooled {
     pub(crate) hops: Hops,
     /// What was found out about it, for the history.
     pub(crate) notes: Vec<String>,
+    /// Its place in the sending order, once it was judged.
+    pub(crate) priority: i8,
     /// Why it has to wait for an operator, if it has.
     pub(crate) hold: Option<String>,
 }
@@ -30,6 +32,7 @@ impl Spooled {
             facts,
             hops,
             notes: Vec::new(),
+            priority: 0,
             hold: None,
         }
     }
@@ -48,11 +51,16 @@ impl Acceptance {
         spooled: Spooled,
     ) -> Result<Spooled, Refusal> {
         let body = spooled.body.clone();
-        let judged = self.judge(draft, source, sender, spooled).await;
-        if judged.is_err() {
-            spool::discard_new(&*self.store, &body).await;
+        match self.judge(draft, source, sender, spooled).await {
+            Ok(mut judged) => {
+                judged.priority = self.priority(sender, &judged).await;
+                Ok(judged)
+            }
+            Err(refusal) => {
+                spool::discard_new(&*self.store, &body).await;
+                Err(refusal)
+            }
         }
-        judged
     }
 
     async fn judge(

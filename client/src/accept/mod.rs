@@ -8,6 +8,7 @@
 mod fit;
 mod loops;
 mod message;
+mod priority;
 mod quota;
 mod refusal;
 mod spooling;
@@ -216,7 +217,7 @@ impl Draft {
         }
         NewMessage {
             id: self.id,
-            priority: sender.parameters.mt_priority.unwrap_or_default(),
+            priority: spooled.priority,
             sender,
             recipients: self.taken,
             body: spooled.body,

@@ -3,6 +3,7 @@
 mod accepts;
 mod local;
 mod paths;
+mod priorities;
 mod quotas;
 mod receive;
 mod recipients;
@@ -23,6 +24,7 @@ use lightpost_mail::lines::BareLineEnds;
 pub use accepts::{Accepts, Convert};
 pub use local::Local;
 pub use paths::{Encoding, PathSettings, Secret};
+pub use priorities::{Field, From, PriorityRule};
 pub(crate) use quotas::key as sender_key;
 pub use quotas::{Quota, Whom};
 pub use receive::Receive;
@@ -64,6 +66,8 @@ pub struct Config {
     pub routes: Vec<Route>,
     /// How much may be sent in a day.
     pub quotas: Vec<Quota>,
+    /// Which mail goes first.
+    pub priorities: Vec<PriorityRule>,
     /// What is looked at besides the envelope; nothing when `None`.
     pub screen: Option<Screen>,
 }
@@ -159,6 +163,7 @@ fn walk(root: &Section<'_>) -> Option<Config> {
     let paths = paths::read(root);
     let routes = routes::read(root, &paths);
     let quotas = quotas::read(root);
+    let priorities = priorities::read(root);
     let screen = screen::read(&root.section("screen"));
     let bundle = bundle(root, &paths);
     let paths = paths
@@ -180,6 +185,7 @@ fn walk(root: &Section<'_>) -> Option<Config> {
         paths,
         routes,
         quotas,
+        priorities,
         screen,
     })
 }

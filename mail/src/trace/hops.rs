@@ -91,6 +91,20 @@ pub fn received_values(headers: &[u8]) -> impl Iterator<Item = &[u8]> {
     .filter_map(received)
 }
 
+/// The fields of a header section: name, and value with its folds and line end. Lines that are no fields are passed over.
+pub fn fields(headers: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
+    let mut rest = headers;
+    let lines = std::iter::from_fn(move || {
+        let (field, tail) = next_field(rest)?;
+        rest = tail;
+        Some(field)
+    });
+    lines.filter_map(|field| {
+        let (name, value) = field.split_at_checked(memchr::memchr(b':', field)?)?;
+        Some((name.trim_ascii_end(), value.get(1..).unwrap_or_default()))
+    })
+}
+
 /// The next field with its folded lines, and what follows; `None` at the empty line and at the end.
 fn next_field(text: &[u8]) -> Option<(&[u8], &[u8])> {
     if text.is_empty() || text.starts_with(b"\r\n") || text.starts_with(b"\n") {

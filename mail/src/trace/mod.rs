@@ -6,7 +6,7 @@ mod tests;
 
 use std::net::IpAddr;
 
-pub use hops::{Hops, Passage, hops, received_values};
+pub use hops::{Hops, Passage, fields, hops, received_values};
 use jiff::Timestamp;
 
 use crate::{Address, date};

@@ -154,6 +154,13 @@ fn hops_are_counted_in_the_header_section_only() {
     }
 }
 
+#[test]
+fn fields_have_names_and_values() {
+    let headers = b"A: b\r\n c\r\nno field\r\nD :\r\n\r\nE: f\r\n";
+    let all: Vec<_> = fields(headers).collect();
+    assert_eq!(all, [(&b"A"[..], &b" b\r\n c\r\n"[..]), (b"D", b"\r\n")]);
+}
+
 proptest! {
     #[test]
     fn no_value_adds_a_field(from in any::<String>(), id in "[\\r\\n\\t :;()a-z\\PC]{0,300}", recipient in any::<String>()) {

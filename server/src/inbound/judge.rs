@@ -98,7 +98,12 @@ pub(super) fn judge(
                 judged.id = Some(id);
                 verdicts.messages.push(NewMessage {
                     id,
-                    priority: transaction.envelope.sender.parameters.mt_priority.unwrap_or(0),
+                    priority: transaction
+                        .envelope
+                        .sender
+                        .parameters
+                        .mt_priority
+                        .unwrap_or(heading.priority),
                     sender: transaction.envelope.sender,
                     recipients: accepted,
                     body,

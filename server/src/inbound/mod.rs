@@ -29,7 +29,7 @@ use lightpost_mail::{
     trace::Received,
 };
 use lightpost_queue::{Enqueued, RequestKey, Store, Submission};
-use lightpost_transport::{EarlyData, PeerIdentity};
+use lightpost_transport::{EarlyData, PeerIdentity, exchange::priority as exchange_priority};
 use tokio::sync::Semaphore;
 use ulid::Ulid;
 
@@ -115,6 +115,8 @@ struct Heading<'a> {
     encoding: Encoding,
     /// The id in our trace field: the exchange's, or one of ours.
     id: String,
+    /// The sending order of mail that does not say its own.
+    priority: i8,
 }
 
 impl Inbound {
@@ -186,6 +188,7 @@ impl Inbound {
             encoding,
             key,
             id,
+            priority: fields::urgency(headers).map_or(0, exchange_priority),
         })
     }
 
