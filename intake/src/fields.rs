@@ -58,11 +58,11 @@ pub fn urgency(fields: &HeaderMap) -> Option<u8> {
         .filter_map(|text| text.to_str().ok())
         .flat_map(|text| text.split(','));
     // Of several, the last one counts (RFC 9651 section 4.2.2).
-    let urgencies = members.filter_map(|member| {
+    let mut urgencies = members.filter_map(|member| {
         let value = member.split(';').next()?.trim().strip_prefix("u=")?;
         value.parse().ok().filter(|urgency| *urgency <= 7)
     });
-    urgencies.last()
+    urgencies.next_back()
 }
 
 /// `Content-Length`, where it is a number (RFC 9110 section 8.6).
