@@ -146,6 +146,7 @@ impl Client {
         transport: Arc<dyn Transport>,
     ) -> Result<Self, StartError> {
         let local = config.local.target()?;
+        let screen = Screen::new(&config, &clock)?;
         let tcp = match config.ingest.listen {
             Some(address) => Some(listen(address).await?),
             None => None,
@@ -178,7 +179,7 @@ impl Client {
             store: store.clone(),
             discovery: discovery.clone(),
             clock: clock.clone(),
-            screen: Screen::new(&config, &clock),
+            screen,
         });
         let router = ingest::router(acceptance.clone());
         let mut listeners = JoinSet::new();

@@ -10,7 +10,9 @@ pub mod operator;
 pub mod problem;
 pub mod read;
 pub mod sha256;
+pub mod signed;
 pub mod spool;
+pub mod stored;
 pub mod transactions;
 
 pub use auth::{TokenError, Tokens};
@@ -21,4 +23,5 @@ pub use problem::{Place, Problem};
 pub use read::{BodyReader, ReadDigest, ReadError, ReadLimits};
 pub use sha256::Sha256;
 pub use spool::{Spool, SpoolError};
+pub use stored::StoredBody;
 pub use transactions::{BadRecipient, Batch, BatchError, BatchSettings, Transaction, receive};

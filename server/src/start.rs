@@ -59,6 +59,9 @@ pub enum StartError {
         /// What the system said.
         cause: io::Error,
     },
+    /// Seals cannot be verified.
+    #[error("seals cannot be verified: {0}")]
+    Seals(String),
 }
 
 /// A running gateway.
@@ -113,10 +116,12 @@ impl Server {
                 "the last run ended in the middle of deliveries; they are repeated"
             );
         }
+        let seals = config.seals.as_ref().map(inbound::SealCheck::new).transpose();
+        let seals = seals.map_err(|error| StartError::Seals(error.to_string()))?;
         let onward = onward::start(config.clone(), store.clone(), clock.clone())?;
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
-        let router = inbound::router(config.clone(), store.clone(), clock.clone());
+        let router = inbound::router(config.clone(), store.clone(), seals, clock.clone());
         tasks.spawn(web::serve_tls(
             tcp,
             tcp_tls,

@@ -30,6 +30,7 @@ pub mod private_root;
 pub mod process;
 pub mod programs;
 pub mod rspamd;
+pub mod signatures;
 pub mod site;
 pub mod sites;
 pub mod smtp;

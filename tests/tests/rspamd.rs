@@ -77,6 +77,7 @@ impl World {
         };
         self.client = world::client(&self.site, &self.authority, &client);
         self.client.start(&self.site);
+        wait::until("SMTP", SOON, || wait::listens(self.smtp));
     }
 
     fn offer(&self, message: &[u8]) -> String {

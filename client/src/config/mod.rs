@@ -9,6 +9,7 @@ mod receive;
 mod recipients;
 mod routes;
 mod screen;
+mod seal;
 
 use std::{
     collections::BTreeMap,
@@ -31,7 +32,8 @@ pub use receive::Receive;
 pub use recipients::{Recipients, RecipientsError};
 pub(crate) use routes::gateway;
 pub use routes::{Pattern, Route};
-pub use screen::{Rspamd, Screen};
+pub use screen::{Authentication, Rspamd, Screen};
+pub use seal::Seal;
 
 /// Everything that an operator can set. Built by [`Config::load`] only.
 #[derive(Clone, Debug)]

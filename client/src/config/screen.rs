@@ -5,7 +5,7 @@ use std::{net::IpAddr, time::Duration};
 use ipnet::IpNet;
 use lightpost_config::{Section, Size};
 
-use super::{positive, span};
+use super::{positive, routes::is_domain, seal, seal::Seal, span};
 
 /// Longest header field that a mail is marked with.
 const FIELD_MAX: usize = 200;
@@ -16,8 +16,26 @@ const FIELD_MAX: usize = 200;
 pub struct Screen {
     /// Whose trace fields are believed when the mail came through them.
     pub trusted_relays: Vec<IpNet>,
+    /// How senders are authenticated.
+    pub authentication: Option<Authentication>,
+    /// What seals the results.
+    pub seal: Option<Seal>,
     /// Who is asked about the content.
     pub rspamd: Option<Rspamd>,
+}
+
+/// `[screen.authentication]`
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Authentication {
+    /// The name under which results are given (RFC 8601 section 2.5); our own when `None`.
+    pub authserv_id: Option<String>,
+    /// Whether mail that fails DMARC is refused where its domain asks for that.
+    pub enforce: bool,
+    /// Whether mail is taken when the resolver does not answer; deferred otherwise.
+    pub accept_when_down: bool,
+    /// How long all questions about one mail may take.
+    pub timeout: Duration,
 }
 
 /// `[screen.rspamd]`
@@ -44,9 +62,20 @@ pub(super) fn read(section: &Section<'_>) -> Option<Screen> {
         return None;
     }
     let trusted_relays = networks(section, "trusted_relays").unwrap_or_else(loopback);
+    let authentication = authentication(&section.section("authentication"));
+    let seal = seal::read(&section.section("seal"));
+    if authentication.is_none() && section.section("seal").present() {
+        section.wrong(
+            "seal",
+            "there are no results to be sealed".into(),
+            "add [screen.authentication], too".into(),
+        );
+    }
     let rspamd = rspamd(&section.section("rspamd"));
     Some(Screen {
         trusted_relays,
+        authentication,
+        seal,
         rspamd,
     })
 }
@@ -73,6 +102,28 @@ pub(super) fn networks(section: &Section<'_>, key: &str) -> Option<Vec<IpNet>> {
         }
     }
     Some(networks)
+}
+
+fn authentication(section: &Section<'_>) -> Option<Authentication> {
+    if !section.present() {
+        return None;
+    }
+    let remedy = "write a domain, such as \"earth.example\"";
+    let authserv_id = section.parse("authserv_id", remedy, |text| match is_domain(text) {
+        true => Ok(text.to_owned()),
+        false => Err("is not a domain".into()),
+    });
+    let enforce = section.parse("dmarc", "write \"enforce\" or \"observe\"", |text| match text {
+        "enforce" => Ok(true),
+        "observe" => Ok(false),
+        _ => Err("is not a choice".into()),
+    });
+    Some(Authentication {
+        authserv_id,
+        enforce: enforce.unwrap_or(true),
+        accept_when_down: choice(section, "when_down").unwrap_or(false),
+        timeout: span(section, "timeout", Duration::from_secs(15)),
+    })
 }
 
 fn rspamd(section: &Section<'_>) -> Option<Rspamd> {

@@ -3,7 +3,7 @@
 use std::{net::IpAddr, time::Duration};
 
 use hickory_resolver::{
-    TokioResolver,
+    ResolverBuilder, TokioResolver,
     config::{ConnectionConfig, NameServerConfig, ResolverConfig},
     net::{DnsError, NetError, runtime::TokioRuntimeProvider},
     proto::rr::{Name, RData, RecordType},
@@ -56,27 +56,33 @@ pub(crate) struct Questions {
     timeout: Duration,
 }
 
+/// A resolver that asks the servers of `[resolver]`.
+pub(super) fn builder(settings: &Resolver) -> Result<ResolverBuilder<TokioRuntimeProvider>, NetError> {
+    let mut builder = if settings.servers.is_empty() {
+        TokioResolver::builder_tokio()?
+    } else {
+        let servers = settings.servers.iter().map(|server| {
+            let mut connections = [ConnectionConfig::udp(), ConnectionConfig::tcp()];
+            for connection in &mut connections {
+                connection.port = server.port();
+            }
+            NameServerConfig::new(server.ip(), true, connections.into())
+        });
+        let config = ResolverConfig::from_name_servers(servers.collect());
+        TokioResolver::builder_with_config(config, TokioRuntimeProvider::default())
+    };
+    let options = builder.options_mut();
+    options.timeout = settings.timeout / 2;
+    options.attempts = 2;
+    options.validate = settings.dnssec;
+    Ok(builder)
+}
+
 impl Questions {
     pub(crate) fn new(settings: &Resolver) -> Result<Self, NetError> {
-        let mut builder = if settings.servers.is_empty() {
-            TokioResolver::builder_tokio()?
-        } else {
-            let servers = settings.servers.iter().map(|server| {
-                let mut connections = [ConnectionConfig::udp(), ConnectionConfig::tcp()];
-                for connection in &mut connections {
-                    connection.port = server.port();
-                }
-                NameServerConfig::new(server.ip(), true, connections.into())
-            });
-            let config = ResolverConfig::from_name_servers(servers.collect());
-            TokioResolver::builder_with_config(config, TokioRuntimeProvider::default())
-        };
-        let options = builder.options_mut();
+        let mut builder = builder(settings)?;
         // Our own cache serves stale answers and survives a restart.
-        options.cache_size = 0;
-        options.timeout = settings.timeout / 2;
-        options.attempts = 2;
-        options.validate = settings.dnssec;
+        builder.options_mut().cache_size = 0;
         Ok(Self {
             resolver: builder.build()?,
             timeout: settings.timeout,

@@ -23,6 +23,7 @@ use std::{
     },
 };
 
+use hickory_resolver::{ResolverBuilder, TokioResolver};
 use lightpost_clock::Clock;
 use lightpost_mail::EnhancedCode;
 use lightpost_transport::quic::client::Hosts;
@@ -40,7 +41,7 @@ use self::{
     lookup::{Answer, Kind, Nothing, Questions},
     routes::Table,
 };
-use crate::config::{Config, Route};
+use crate::config::{Config, Resolver, Route};
 
 /// How the hops became known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -143,6 +144,15 @@ pub struct Discovery {
 #[derive(Debug, thiserror::Error)]
 #[error("no resolver: {0}; name one in [resolver] with `servers`")]
 pub struct ResolverError(String);
+
+/// A resolver that keeps answers for as long as they hold, for what is looked up about a mail.
+///
+/// # Errors
+/// When the system names no resolver and the configuration neither.
+pub(crate) fn resolver(settings: &Resolver) -> Result<TokioResolver, ResolverError> {
+    let built = lookup::builder(settings).and_then(ResolverBuilder::build);
+    built.map_err(|error| ResolverError(error.to_string()))
+}
 
 impl Discovery {
     /// Reads what was known before from disk; a file that cannot be used is noted in the log and begun anew.

@@ -4,8 +4,9 @@
 //! stands in the header that crosses. The body is in the store by then and is read from there in pieces: nothing holds a large mail
 //! whole. Where header fields change, the mail is written into the store once more ([`rewrite`]).
 
-mod body;
+mod authenticate;
 mod origin;
+mod results;
 mod rewrite;
 mod rspamd;
 
@@ -13,24 +14,30 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 use lightpost_clock::Clock;
-use lightpost_mail::Sender;
+use lightpost_intake::{StoredBody, signed};
+use lightpost_mail::{EnhancedCode, Sender};
 use lightpost_queue::Store;
 
 use crate::{
     accept::{Draft, Refusal, Source, Spooled},
     config::Config,
+    discover::{ResolverError, resolver},
 };
-use body::Body;
+use authenticate::Authenticator;
 use origin::Origin;
+use results::{authserv_id, fields};
 use rspamd::Rspamd;
 
 /// Octets of a header section in which the mail's origin is looked for.
 const HEADERS: usize = 64 * 1024;
+/// Message too big for system (RFC 3463).
+const TOO_BIG: EnhancedCode = EnhancedCode::new(5, 3, 4);
 
 /// Looks at mails.
 pub(crate) struct Screen {
     name: String,
     relays: Vec<IpNet>,
+    authenticator: Option<Authenticator>,
     rspamd: Option<Rspamd>,
 }
 
@@ -43,13 +50,32 @@ pub(crate) struct Mail<'a> {
 
 impl Screen {
     /// What the configuration asks for; `None` where that is nothing.
-    pub(crate) fn new(config: &Config, clock: &Clock) -> Option<Self> {
-        let settings = config.screen.as_ref()?;
-        Some(Self {
+    ///
+    /// # Errors
+    /// There is no resolver for what has to be looked up.
+    pub(crate) fn new(config: &Config, clock: &Clock) -> Result<Option<Self>, ResolverError> {
+        let Some(settings) = config.screen.as_ref() else {
+            return Ok(None);
+        };
+        let authenticator = match &settings.authentication {
+            Some(authentication) => {
+                let resolver = resolver(&config.resolver)?;
+                Some(Authenticator::new(
+                    &config.name,
+                    authentication,
+                    settings.seal.as_ref(),
+                    resolver,
+                    clock,
+                ))
+            }
+            None => None,
+        };
+        Ok(Some(Self {
             name: config.name.clone(),
             relays: settings.trusted_relays.clone(),
+            authenticator,
             rspamd: settings.rspamd.as_ref().map(|rspamd| Rspamd::new(rspamd, clock)),
-        })
+        }))
     }
 
     /// The mail as it may leave, or why it does not.
@@ -62,24 +88,95 @@ impl Screen {
         store: &Arc<dyn Store>,
         mut spooled: Spooled,
     ) -> Result<Spooled, Refusal> {
-        let body = Body::new(store.clone(), &spooled);
-        let origin = Origin::of(mail.source, &self.relays, &body.headers(HEADERS).await?);
-        let mut front = String::new();
+        let body = StoredBody::new(store.clone(), &spooled.body, spooled.facts.size);
+        let (mut front, mut replaced) = (Vec::new(), 0);
+        let origin = if let Some(authenticator) = &self.authenticator {
+            let Some(headers) = signed::whole_headers(&body).await? else {
+                let text = format!("the header section exceeds {} octets", signed::HEADERS);
+                return Err(Refusal::new(552, TOO_BIG, text));
+            };
+            let origin = Origin::of(mail.source, &self.relays, &headers);
+            let judged = authenticator
+                .judge(mail, &self.name, &origin, &headers, &body)
+                .await;
+            let judged = judged.inspect_err(|refusal| refused(mail, refusal))?;
+            spooled.notes.push(judged.note);
+            front.extend_from_slice(judged.fields.as_bytes());
+            if let Some(kept) = without(&headers, &authenticator.id, judged.drop_arc) {
+                replaced = headers.len();
+                front.extend_from_slice(&kept);
+            }
+            origin
+        } else {
+            Origin::of(mail.source, &self.relays, &body.headers(HEADERS).await?)
+        };
         if let Some(rspamd) = &self.rspamd {
             let verdict = rspamd.judge(mail, &self.name, &origin, &body).await;
-            let verdict = verdict.inspect_err(|refusal| {
-                tracing::info!(id = %mail.draft.id, sender = %mail.sender, %refusal, "refused by Rspamd");
-            })?;
+            let verdict = verdict.inspect_err(|refusal| refused(mail, refusal))?;
             spooled.notes.push(verdict.note);
             spooled.hold = spooled.hold.or(verdict.hold);
             if let Some(field) = verdict.field {
-                front.push_str(&field);
-                front.push_str("\r\n");
+                front.splice(0..0, format!("{field}\r\n").into_bytes());
             }
         }
         if front.is_empty() {
             return Ok(spooled);
         }
-        rewrite::with_front(store, &body, &front, spooled).await
+        rewrite::with_front(store, &body, &front, replaced, spooled).await
+    }
+}
+
+fn refused(mail: &Mail<'_>, refusal: &Refusal) {
+    tracing::info!(id = %mail.draft.id, sender = %mail.sender, %refusal, "refused for what it is");
+}
+
+/// The header section without results that claim to be ours (RFC 8601 section 5) and, where ours are sealed anew, without ARC fields;
+/// `None` when there are none of them.
+fn without(headers: &[u8], id: &str, drop_arc: bool) -> Option<Vec<u8>> {
+    let unwanted = |field: &[u8]| {
+        let arc = field
+            .get(..4)
+            .is_some_and(|start| start.eq_ignore_ascii_case(b"ARC-"));
+        let forged = authserv_id(field).is_some_and(|found| found.eq_ignore_ascii_case(id.as_bytes()));
+        forged || arc && drop_arc
+    };
+    if !fields(headers).any(unwanted) {
+        return None;
+    }
+    let section: usize = fields(headers).map(<[u8]>::len).sum();
+    let mut kept: Vec<u8> = fields(headers)
+        .filter(|field| !unwanted(field))
+        .flatten()
+        .copied()
+        .collect();
+    kept.extend_from_slice(headers.get(section..).unwrap_or_default());
+    Some(kept)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn results_that_claim_to_be_ours_go() {
+        let headers = "Received: by a\r\nAuthentication-Results: other.example; spf=fail\r\nauthentication-RESULTS: (x)\r\n EARTH.example 1;\r\n\tspf=pass\r\nARC-Seal: i=1\r\nSubject: x\r\n\r\n";
+        let without = |headers: &str, arc| {
+            without(headers.as_bytes(), "earth.example", arc).map(|kept| String::from_utf8(kept).unwrap())
+        };
+        let kept = without(headers, false).unwrap();
+        assert_eq!(
+            kept,
+            "Received: by a\r\nAuthentication-Results: other.example; spf=fail\r\nARC-Seal: i=1\r\nSubject: x\r\n\r\n"
+        );
+        assert_eq!(without(&kept, false), None);
+        assert!(!without(headers, true).unwrap().contains("ARC"));
+        // Below the empty line it is text.
+        assert_eq!(
+            without(
+                "Subject: x\r\n\r\nAuthentication-Results: earth.example; none\r\n",
+                true
+            ),
+            None
+        );
     }
 }

@@ -2,26 +2,26 @@
 
 use std::sync::Arc;
 
-use lightpost_intake::{Spool, SpoolError, spool};
+use lightpost_intake::{Spool, SpoolError, StoredBody, spool};
 use lightpost_mail::lines::{BareLineEnds, Canonicaliser};
 use lightpost_queue::{Store, StoreError};
 
-use super::body::Body;
 use crate::accept::{Refusal, Spooled};
 
-/// The mail with `front` (whole fields, each with its CRLF) before it; the body that it had is removed.
+/// The mail with other octets (whole fields, each with its CRLF) instead of its first `replaced`; the body that it had is removed.
 ///
 /// # Errors
 /// It cannot be stored; the body that it had is still there.
 pub(super) async fn with_front(
     store: &Arc<dyn Store>,
-    body: &Body,
-    front: &str,
+    body: &StoredBody,
+    front: &[u8],
+    replaced: usize,
     spooled: Spooled,
 ) -> Result<Spooled, Refusal> {
     let mut writer = Writer::new(store);
-    writer.push(front.as_bytes()).await?;
-    let mut offset = 0;
+    writer.push(front).await?;
+    let mut offset = replaced as u64;
     loop {
         let piece = body.read(offset).await?;
         if piece.is_empty() {

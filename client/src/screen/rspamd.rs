@@ -11,11 +11,12 @@ use hyper_util::{
 };
 use lightpost_clock::Clock;
 use lightpost_config::duration_text;
+use lightpost_intake::StoredBody;
 use lightpost_mail::EnhancedCode;
 use lightpost_queue::StoreError;
 use serde::Deserialize;
 
-use super::{Mail, body::Body, origin::Origin};
+use super::{Mail, origin::Origin};
 use crate::{accept::Refusal, config};
 
 /// Delivery not authorised (RFC 3463), for good and for now.
@@ -102,7 +103,7 @@ impl Rspamd {
         mail: &Mail<'_>,
         name: &str,
         origin: &Origin,
-        body: &Body,
+        body: &StoredBody,
     ) -> Result<Verdict, Refusal> {
         if body.size > self.settings.max_size {
             let note = format!(
@@ -145,7 +146,7 @@ impl Rspamd {
         mail: &Mail<'_>,
         name: &str,
         origin: &Origin,
-        body: &Body,
+        body: &StoredBody,
     ) -> Result<Answer, RspamdError> {
         let mut request =
             Request::post(&self.settings.url).body(StreamBody::new(body.frames()).boxed_unsync())?;

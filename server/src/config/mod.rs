@@ -4,6 +4,7 @@ mod accept;
 mod bundle;
 mod domains;
 mod relay;
+mod seals;
 #[cfg(test)]
 mod tests;
 
@@ -22,6 +23,7 @@ pub use accept::{Accept, Peer};
 pub use bundle::Bundle;
 pub use domains::{Domains, Pattern};
 pub use relay::{Onward, Relay};
+pub use seals::Seals;
 
 const DAY: Duration = Duration::from_secs(86_400);
 
@@ -49,6 +51,8 @@ pub struct Config {
     pub postmaster: Address,
     /// Where an operator asks.
     pub admin: Option<Admin>,
+    /// Whose seals are verified.
+    pub seals: Option<Seals>,
     /// The paths that clients come by.
     pub paths: Vec<lightpost_transport::Path>,
     /// How far a client that resumes a session may be wrong about its age: the most that one of the paths needs.
@@ -145,6 +149,7 @@ fn walk(root: &Section<'_>) -> Option<Config> {
     let own_name = name.clone().unwrap_or_default();
     let onward = relay::read(root, &own_name);
     let admin = admin(&root.section("admin"));
+    let seals = seals::read(&root.section("seal"));
     let (onward, postmaster) = onward?;
     Some(Config {
         name: name?,
@@ -157,6 +162,7 @@ fn walk(root: &Section<'_>) -> Option<Config> {
         onward,
         postmaster,
         admin,
+        seals,
         paths,
         session_age_tolerance,
     })

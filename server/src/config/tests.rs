@@ -48,6 +48,9 @@ fn the_sample_is_true_with_everything_uncommented() {
     let key = folder.path().join("earth-1.key");
     std::fs::write(&key, "00".repeat(32)).unwrap();
     std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o600)).unwrap();
+    let key = "v=DKIM1; k=ed25519; p=11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=";
+    let seals = format!("relay1._domainkey.earth.example {key}\n");
+    std::fs::write(folder.path().join("seals"), seals).unwrap();
     // A comment that is a section or a key with a value, not prose.
     let is_setting = |text: &str| {
         let key = text.split(" = ").next().unwrap_or_default();
@@ -68,6 +71,7 @@ fn the_sample_is_true_with_everything_uncommented() {
     assert_eq!(config.session_age_tolerance, Duration::from_secs(3 * 3_600));
     assert_eq!(config.peers[0].endpoints, ["ipn:1.26"]);
     assert_eq!(config.bundle.unwrap().settings.endpoint.to_string(), "ipn:2.25");
+    assert!(config.seals.unwrap().require);
     let admin = config.admin.unwrap();
     assert!(admin.tokens.is_some() && admin.socket == Some(PathBuf::from("/run/lightpost/admin.sock")));
 }

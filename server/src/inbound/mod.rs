@@ -7,6 +7,7 @@
 mod answer;
 mod judge;
 mod peer;
+mod seal;
 #[cfg(test)]
 mod tests;
 
@@ -33,6 +34,7 @@ use lightpost_transport::{EarlyData, PeerIdentity, exchange::priority as exchang
 use tokio::sync::Semaphore;
 use ulid::Ulid;
 
+pub(crate) use self::seal::SealCheck;
 use crate::{Config, config::Peer, new_id};
 
 /// What Batch SMTP objects may require of us.
@@ -56,13 +58,19 @@ pub(crate) struct Inbound {
     config: Arc<Config>,
     store: Arc<dyn Store>,
     clock: Clock,
+    seals: Option<SealCheck>,
     room: Semaphore,
     /// What of the room each peer may take, by its name: a slow one must not shut out the others.
     shares: HashMap<String, Semaphore>,
 }
 
 /// The router that every transport feeds.
-pub(crate) fn router(config: Arc<Config>, store: Arc<dyn Store>, clock: Clock) -> Router {
+pub(crate) fn router(
+    config: Arc<Config>,
+    store: Arc<dyn Store>,
+    seals: Option<SealCheck>,
+    clock: Clock,
+) -> Router {
     let endpoint = config.listen.endpoint.clone();
     let room = config.accept.concurrency.min(Semaphore::MAX_PERMITS);
     let share = if config.peers.len() > 1 {
@@ -76,6 +84,7 @@ pub(crate) fn router(config: Arc<Config>, store: Arc<dyn Store>, clock: Clock) -
         shares: names.map(|name| (name, Semaphore::new(share))).collect(),
         config,
         store,
+        seals,
         clock: clock.clone(),
     };
     let router = Router::new()
@@ -255,7 +264,16 @@ impl Inbound {
         for transaction in &mut batch.transactions {
             recall(&*self.store, &mut transaction.hops).await;
         }
-        let verdicts = judge::judge(batch.transactions, heading.peer, &self.config, now, heading);
+        let mut verdicts = judge::judge(batch.transactions, heading.peer, &self.config, now, heading);
+        if let Some(seals) = &self.seals
+            && let Err(error) = seals.examine(&self.store, &mut verdicts).await
+        {
+            let taken = verdicts.messages.iter().map(|message| &message.body);
+            for body in taken.chain(&verdicts.unused) {
+                discard_new(&*self.store, body).await;
+            }
+            return Err(error.into());
+        }
         let answer = answer::Answer::new(&verdicts.refusals, batch.error.map(Problem::from));
         for unused in &verdicts.unused {
             discard_new(&*self.store, unused).await;

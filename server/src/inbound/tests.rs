@@ -67,7 +67,7 @@ impl World {
         let database: &Path = &config.database;
         let store: Arc<dyn Store> = Arc::new(SqliteStore::open(database, clock.clone()).await.unwrap());
         Self {
-            router: router(Arc::new(config), store.clone(), clock),
+            router: router(Arc::new(config), store.clone(), None, clock),
             store,
             _folder: folder,
         }

@@ -1,4 +1,4 @@
-//! A stored body, read in pieces.
+//! A body that is stored and that no message refers to yet, read in pieces.
 
 use std::sync::Arc;
 
@@ -7,28 +7,30 @@ use futures_util::{Stream, stream};
 use http_body::Frame;
 use lightpost_queue::{NewBody, Store, StoreError};
 
-use crate::accept::Spooled;
-
 /// A body that no message refers to yet.
 #[derive(Clone)]
-pub(super) struct Body {
+pub struct StoredBody {
     store: Arc<dyn Store>,
     body: NewBody,
     /// Its octets.
-    pub(super) size: u64,
+    pub size: u64,
 }
 
-impl Body {
-    pub(super) fn new(store: Arc<dyn Store>, spooled: &Spooled) -> Self {
+impl StoredBody {
+    /// A body of `size` octets.
+    pub fn new(store: Arc<dyn Store>, body: &NewBody, size: u64) -> Self {
         Self {
             store,
-            body: spooled.body.clone(),
-            size: spooled.facts.size,
+            body: body.clone(),
+            size,
         }
     }
 
     /// What is stored from `offset` on: some octets, none at the end.
-    pub(super) async fn read(&self, offset: u64) -> Result<Bytes, StoreError> {
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn read(&self, offset: u64) -> Result<Bytes, StoreError> {
         match &self.body {
             NewBody::Inline(octets) => {
                 let start = usize::try_from(offset).unwrap_or(usize::MAX).min(octets.len());
@@ -39,7 +41,10 @@ impl Body {
     }
 
     /// The header section with the empty line behind it; no more than its first `most` octets.
-    pub(super) async fn headers(&self, most: usize) -> Result<Vec<u8>, StoreError> {
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn headers(&self, most: usize) -> Result<Vec<u8>, StoreError> {
         let mut headers = Vec::new();
         loop {
             let piece = self.read(headers.len() as u64).await?;
@@ -57,7 +62,7 @@ impl Body {
     }
 
     /// The whole body as frames of a request.
-    pub(super) fn frames(&self) -> impl Stream<Item = Result<Frame<Bytes>, StoreError>> + Send + use<> {
+    pub fn frames(&self) -> impl Stream<Item = Result<Frame<Bytes>, StoreError>> + Send + use<> {
         stream::try_unfold((self.clone(), 0_u64), |(body, offset)| async move {
             let piece = body.read(offset).await?;
             let next = offset + piece.len() as u64;
