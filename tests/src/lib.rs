@@ -15,6 +15,7 @@
 pub mod bsmtp;
 pub mod corpus;
 pub mod dovecot;
+pub mod dtn7;
 pub mod exim;
 pub mod full_disk;
 pub mod http;

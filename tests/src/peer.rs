@@ -57,6 +57,15 @@ pub fn unpacked(path: &str, package: &str) -> PathBuf {
     )
 }
 
+/// A program of a crate that `./check` builds.
+pub fn built(path: &str, package: &str) -> PathBuf {
+    required(
+        target().join("peers").join(path),
+        package,
+        &format!("run ./check, or cargo install {package} --locked --root target/peers/{package}"),
+    )
+}
+
 /// The first of several places where a program of a Debian package can be.
 pub fn program_in(places: &[&str], package: &str) -> PathBuf {
     let found = places.iter().find(|place| Path::new(place).exists());
