@@ -5,7 +5,14 @@ use super::*;
 /// The sample, with every place that only exists on an installed host replaced by one in `folder`.
 fn sample(folder: &Path) -> String {
     let text = include_str!("../../../deploy/client.toml");
-    for name in ["relay.pem", "relay.key", "mx.pem", "mx.key"] {
+    for name in [
+        "relay.pem",
+        "relay.key",
+        "mx.pem",
+        "mx.key",
+        "bundle.pem",
+        "bundle.key",
+    ] {
         std::fs::write(folder.join(name), "x").unwrap();
     }
     text.replace("/var/lib/lightpost/", &format!("{}/", folder.display()))
