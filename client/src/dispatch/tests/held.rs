@@ -21,6 +21,11 @@ fn route(bundle: &str) -> String {
         transports = ["quic", "bundle"]
         [path.space.bundle]
         {bundle}
+        [bundle]
+        endpoint = "ipn:1.26"
+        store = "bundles"
+        [[bundle.listen]]
+        address = "127.0.0.1:0"
         [[route]]
         domain = "held.example"
         path = "space"
