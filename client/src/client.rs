@@ -308,7 +308,7 @@ fn tell_delays(
 fn ways(config: &Config, quic: Arc<QuicTransport>, bundles: &Bundles, clock: &Clock) -> Ways {
     let options = |(name, path): (&String, &PathSettings)| (name.clone(), path.rules.bundle.clone());
     let paths: Vec<_> = config.paths.iter().map(options).collect();
-    let transport = BundleTransport::new(bundles.agent.clone(), paths, false, clock.clone());
+    let transport = BundleTransport::new(bundles.agent.clone(), paths, clock.clone());
     let rules = config
         .paths
         .iter()

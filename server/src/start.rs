@@ -210,7 +210,6 @@ fn bundle_settings(config: &Config, bundle: &config::Bundle) -> bundle::Settings
     bundle::Settings {
         path: config.listen.endpoint.clone(),
         sources: sources.collect(),
-        integrity: false,
         concurrency: bundle.concurrency,
         memory: usize::try_from(bundle.memory).unwrap_or(usize::MAX),
         reply_lifetime: bundle.reply_lifetime,

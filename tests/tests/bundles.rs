@@ -305,3 +305,30 @@ fn discovery_offers_the_node_of_the_gateways_host() {
     world.client.wait_status(&id, "delivered", SOON);
     world.dovecot.wait_mails(BOB, 1);
 }
+
+#[test]
+fn where_both_ways_work_the_preferred_one_is_taken() {
+    let path = "transports = [\"quic\", \"bundle\"]\nreply_within = \"50s\"\n";
+    let mut world = world(path, "above = \"100kB\"\n", "GATEWAY");
+    let both = format!("{}#ipn:2.25", world.gateway.uri_by_address());
+    let file = &world.client.configuration;
+    let text = std::fs::read_to_string(file).unwrap();
+    std::fs::write(file, text.replace("GATEWAY", &both)).unwrap();
+    world.client.start(&world.site);
+    world.gateway.program.start(&world.site);
+    for (mail, way) in [
+        (hello("small"), "with HTTP/3"),
+        (corpus::attachment("large", 300_000), "with BPv7"),
+    ] {
+        let before = world.dovecot.mails(BOB).len();
+        let id = world.client.submit(ALICE, &[BOB], &mail);
+        world.client.wait_status(&id, "delivered", SOON);
+        let mails = world.dovecot.wait_mails(BOB, before + 1);
+        let came = mails.iter().find(|stored| stored.ends_with(&mail)).unwrap();
+        assert!(
+            corpus::contains(came, way.as_bytes()),
+            "{way}: {}",
+            String::from_utf8_lossy(came)
+        );
+    }
+}

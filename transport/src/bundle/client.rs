@@ -32,30 +32,21 @@ pub(super) const KEY: &str = "idempotency-key";
 pub struct BundleTransport {
     agent: Arc<dyn Agent>,
     paths: HashMap<String, Options>,
-    /// Whether replies and reports count only with a verified integrity block.
-    integrity: bool,
     clock: Clock,
 }
 
 impl BundleTransport {
-    /// Through `agent`, by the settings of each path. With `integrity` a reply counts only with a verified block of its source.
+    /// Through `agent`, by the settings of each path. Which signatures a reply needs is the agent's to know: what lacks them never comes.
     pub fn new(
         agent: Arc<dyn Agent>,
         paths: impl IntoIterator<Item = (String, Options)>,
-        integrity: bool,
         clock: Clock,
     ) -> Self {
         Self {
             agent,
             paths: paths.into_iter().collect(),
-            integrity,
             clock,
         }
-    }
-
-    /// Lets the bundle node go.
-    pub async fn close(&self) {
-        self.agent.close().await;
     }
 
     fn outgoing(&self, exchange: &Exchange, destination: Eid, options: &Options, body: &Bytes) -> Outgoing {
@@ -134,10 +125,6 @@ impl BundleTransport {
 
     fn reply(&self, incoming: &Incoming) -> Option<News> {
         let from = incoming.id.source.to_string();
-        if self.integrity && incoming.verified.is_none() {
-            tracing::warn!(bundle = %incoming.id, "a reply without a verified integrity block is dropped");
-            return None;
-        }
         let (status, content) = match payload::read(&incoming.payload) {
             Ok(Payload::Response(status, content)) => (status, content),
             Ok(Payload::Request(_) | Payload::BatchSmtp(_)) => {

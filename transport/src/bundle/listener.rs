@@ -38,10 +38,9 @@ const GRACE: Duration = Duration::from_secs(8);
 pub struct Settings {
     /// The path that requests are POSTed to, whatever the bundle says.
     pub path: String,
-    /// Who may send: source endpoints. All others are dropped, and not answered: a source is easily forged.
+    /// Who may send: source endpoints. All others are dropped, and not answered: a source is easily forged. Which of
+    /// them have to sign is the agent's to know.
     pub sources: HashSet<String>,
-    /// Whether a bundle counts only with a verified integrity block.
-    pub integrity: bool,
     /// Requests at once.
     pub concurrency: usize,
     /// Octets of payloads in memory at once; one that is larger comes alone.
@@ -188,10 +187,6 @@ impl House {
         let name = source.to_string();
         if !self.settings.sources.contains(&name) {
             tracing::warn!(%bundle, "a bundle from a source that is nobody's `endpoints` is dropped");
-            return None;
-        }
-        if self.settings.integrity && incoming.verified.is_none() {
-            tracing::warn!(%bundle, "a bundle without a verified integrity block is dropped");
             return None;
         }
         let longest = add(self.clock.now(), self.settings.longest);

@@ -52,7 +52,7 @@ struct Served {
     task: tokio::task::JoinHandle<()>,
 }
 
-fn serving(node: &Arc<Node>, statuses: &[u16], integrity: bool) -> Served {
+fn serving(node: &Arc<Node>, statuses: &[u16]) -> Served {
     let (send, seen) = mpsc::unbounded_channel();
     let (tell, told) = mpsc::unbounded_channel();
     let gateway = Gateway {
@@ -64,7 +64,6 @@ fn serving(node: &Arc<Node>, statuses: &[u16], integrity: bool) -> Served {
     let settings = Settings {
         path: "/in".into(),
         sources: HashSet::from(["ipn:1.26".to_owned()]),
-        integrity,
         concurrency: 4,
         memory: 1 << 20,
         reply_lifetime: Duration::from_secs(3600),
@@ -123,7 +122,7 @@ async fn a_request_and_its_reply_cross_and_are_kept_until_they_are_dealt_with() 
     assert_eq!(first.report_to, Some(eid("ipn:1.26")));
     assert!(first.lifetime > Duration::from_secs(3500));
 
-    let mut gateway = serving(&node, &[202], false);
+    let mut gateway = serving(&node, &[202]);
     let (identity, headers, body) = patient(gateway.seen.recv()).await.unwrap();
     assert_eq!(identity.endpoint.as_deref(), Some("ipn:1.26"));
     assert_eq!(identity.carrier.protocol(), "BPv7");
@@ -152,7 +151,7 @@ async fn what_a_gateway_cannot_take_now_is_not_answered_across_space() {
     let node = Arc::new(Node::default());
     let client = transport(&node, Options::default());
     client.send(exchange("ipn:2.25"), soon(60)).await;
-    let mut gateway = serving(&node, &[503, 507, 202], false);
+    let mut gateway = serving(&node, &[503, 507, 202]);
     for _ in 0..3 {
         patient(gateway.seen.recv()).await.unwrap();
     }
@@ -163,20 +162,18 @@ async fn what_a_gateway_cannot_take_now_is_not_answered_across_space() {
 }
 
 #[tokio::test]
-async fn strangers_and_what_is_not_verified_are_dropped() {
+async fn strangers_are_dropped() {
     let node = Arc::new(Node::default());
-    let stranger = BundleTransport::new(node.agent("ipn:9.1"), [], false, Clock::system());
+    let stranger = BundleTransport::new(node.agent("ipn:9.1"), [], Clock::system());
     stranger.send(exchange("ipn:2.25"), soon(60)).await;
-    let known = transport(&node, Options::default());
-    known.send(exchange("ipn:2.25"), soon(60)).await;
-    let gateway = serving(&node, &[202], true);
+    let gateway = serving(&node, &[202]);
     patient(async {
         while node.left("ipn:2.25") > 0 {
             tokio::task::yield_now().await;
         }
     })
     .await;
-    assert_eq!(node.log().len(), 2, "nobody is answered");
+    assert_eq!(node.log().len(), 1, "nobody is answered");
     gateway.end().await;
 }
 
@@ -195,7 +192,7 @@ async fn a_bare_object_is_a_request_whose_key_is_its_bundle() {
         "{outcome:?}"
     );
     assert_eq!(&node.log()[0].payload[..], OBJECT);
-    let mut gateway = serving(&node, &[422], false);
+    let mut gateway = serving(&node, &[422]);
     let (_, headers, body) = patient(gateway.seen.recv()).await.unwrap();
     assert_eq!(headers["idempotency-key"], "\"bundle ipn:1.26/1/1\"");
     assert_eq!(headers["content-type"], "application/batch-SMTP");

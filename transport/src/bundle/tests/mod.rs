@@ -204,7 +204,7 @@ pub(super) fn soon(seconds: u64) -> jiff::Timestamp {
 
 pub(super) fn transport(node: &Arc<Node>, options: Options) -> BundleTransport {
     let paths = [("moon".to_owned(), options)];
-    BundleTransport::new(node.agent("ipn:1.26"), paths, false, Clock::system())
+    BundleTransport::new(node.agent("ipn:1.26"), paths, Clock::system())
 }
 
 pub(super) async fn patient<F: Future>(future: F) -> F::Output {
