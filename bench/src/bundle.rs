@@ -1,10 +1,11 @@
-//! The same mail through the same two programs, in bundles and over HTTP/3.
+//! The same mail through the same two programs, in bundles and over HTTP/3; what a bundle has on the wire; and through ION.
 
 use std::path::Path;
 
 use crate::{
-    Result,
-    lightpost::Way,
+    Result, ion,
+    lightpost::{Nodes, Way},
+    octets,
     place::Place,
     relay,
     report::{Progress, Row},
@@ -21,7 +22,13 @@ pub(crate) async fn run(place: &Place, binary: &Path, mails: usize, progress: &P
     let mut rounds = Vec::new();
     for round in 1..=ROUNDS {
         let place = place.below(&format!("bundle-{round}"))?;
-        let bundles = relay::through(&place.below("bundles")?, binary, Way::bundles()?, mails).await?;
+        let bundles = relay::through(
+            &place.below("bundles")?,
+            binary,
+            Way::Bundles(Nodes::new("http")?),
+            mails,
+        )
+        .await?;
         let http3 = relay::through(&place.below("http3")?, binary, Way::Http3, mails).await?;
         place.remove();
         progress.say(&format!(
@@ -29,5 +36,8 @@ pub(crate) async fn run(place: &Place, binary: &Path, mails: usize, progress: &P
         ));
         rounds.push((bundles, http3));
     }
-    Ok(vec![Row::of_rounds("bundle_relay", &rounds, "mails/s")])
+    let mut rows = vec![Row::of_rounds("bundle_relay", &rounds, "mails/s")];
+    rows.extend(octets::rows(place, binary, progress).await?);
+    rows.extend(ion::rows(place, binary, mails, progress).await?);
+    Ok(rows)
 }

@@ -10,7 +10,7 @@ use lightpost_clock::Clock;
 use lightpost_sim::Pki;
 
 use crate::{
-    Result,
+    Result, ion,
     place::{Place, beside},
     process::{Process, free_address},
     report::Progress,
@@ -60,27 +60,55 @@ pub(crate) struct Gateway {
 
 /// How mail crosses.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Way {
+pub(crate) enum Way<'n> {
     /// Over HTTP/3.
     Http3,
-    /// In bundles, between the node on Earth and the one on the Moon, which listen there.
-    Bundles(SocketAddr, SocketAddr),
+    /// In bundles.
+    Bundles(Nodes),
+    /// In bundles through two ION nodes, each program on the host of one; not encoded, so that a mail is as large as it is.
+    Ion(&'n ion::Nodes),
 }
 
-impl Way {
-    /// Bundles on two free ports.
-    pub(crate) fn bundles() -> Result<Self> {
-        Ok(Self::Bundles(free_address()?, free_address()?))
-    }
+/// The embedded nodes of both programs.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Nodes {
+    /// Where the node on Earth listens, and the one on the Moon.
+    pub(crate) listen: [SocketAddr; 2],
+    /// Where the node on the Moon dials the one on Earth, and the other way.
+    pub(crate) dial: [SocketAddr; 2],
+    /// What a bundle holds, as the path's `payload` names it.
+    pub(crate) payload: &'static str,
+}
 
+impl Nodes {
+    /// Two free ports, dialled as they are.
+    pub(crate) fn new(payload: &'static str) -> Result<Self> {
+        let listen = [free_address()?, free_address()?];
+        Ok(Self {
+            listen,
+            dial: listen,
+            payload,
+        })
+    }
+}
+
+impl Way<'_> {
     /// Lines of the path, the gateway instead of the URI, and `[bundle]` of the agent.
-    fn of_client(self) -> (&'static str, Option<&'static str>, String) {
+    fn of_client(self) -> (String, Option<&'static str>, String) {
         match self {
-            Self::Http3 => ("", None, String::new()),
-            Self::Bundles(earth, moon) => (
-                "transports = [\"bundle\"]\n",
+            Self::Http3 => (String::new(), None, String::new()),
+            Self::Bundles(nodes) => (
+                format!(
+                    "transports = [\"bundle\"]\n[path.moon.bundle]\npayload = \"{}\"\n",
+                    nodes.payload
+                ),
                 Some("ipn:2.25"),
-                bundle("ipn:1.26", earth, moon, "ipn:2.*"),
+                bundle("ipn:1.26", nodes.listen[0], nodes.dial[1], "ipn:2.*"),
+            ),
+            Self::Ion(_) => (
+                "transports = [\"bundle\"]\nencoding = \"identity\"\n".into(),
+                Some("ipn:2.25"),
+                through_ion("ipn:1.26"),
             ),
         }
     }
@@ -89,12 +117,29 @@ impl Way {
     fn of_server(self) -> (&'static str, String) {
         match self {
             Self::Http3 => ("", String::new()),
-            Self::Bundles(earth, moon) => (
+            Self::Bundles(nodes) => (
                 "endpoints = [\"ipn:1.26\"]\n",
-                bundle("ipn:2.25", moon, earth, "ipn:1.*"),
+                bundle("ipn:2.25", nodes.listen[1], nodes.dial[0], "ipn:1.*"),
             ),
+            Self::Ion(_) => ("endpoints = [\"ipn:1.26\"]\n", through_ion("ipn:2.25")),
         }
     }
+
+    /// The client, or the server, to be started.
+    fn command(self, binary: &Path, program: &str) -> Command {
+        match self {
+            Self::Ion(nodes) => {
+                let [earth, moon] = &nodes.pair;
+                let node = if program == "client" { earth } else { moon };
+                node.command(binary)
+            }
+            Self::Http3 | Self::Bundles(_) => Command::new(binary),
+        }
+    }
+}
+
+fn through_ion(endpoint: &str) -> String {
+    format!("\n[bundle]\nagent = \"ion\"\nendpoint = \"{endpoint}\"\nstore = \"bundles\"\n")
 }
 
 fn bundle(endpoint: &str, own: SocketAddr, other: SocketAddr, routes: &str) -> String {
@@ -121,13 +166,13 @@ impl Client {
         place: &Place,
         binary: &Path,
         gateway: &Gateway,
-        way: Way,
+        way: Way<'_>,
         clock: &Clock,
     ) -> Result<Self> {
         let (folder, ingest, smtp) = (place.folder("client")?, free_address()?, free_address()?);
         let file = folder.join("client.toml");
         write(&file, &client_config(ingest, smtp, gateway, way))?;
-        let mut process = start("client", binary, &file, &folder)?;
+        let mut process = start("client", way.command(binary, "client"), &file, &folder)?;
         process.listens(ingest, clock).await?;
         Ok(Self {
             ingest,
@@ -152,7 +197,7 @@ impl Server {
         place: &Place,
         binary: &Path,
         local: SocketAddr,
-        way: Way,
+        way: Way<'_>,
         clock: &Clock,
     ) -> Result<(Self, Gateway)> {
         let folder = place.folder("server")?;
@@ -166,7 +211,7 @@ impl Server {
             &file,
             &server_config(address, admin, local, &own, &pki.authority(), way),
         )?;
-        let mut process = start("server", binary, &file, &folder)?;
+        let mut process = start("server", way.command(binary, "server"), &file, &folder)?;
         process.listens(address, clock).await?;
         let gateway = Gateway {
             address,
@@ -190,7 +235,7 @@ impl Pair {
         place: &Place,
         binary: &Path,
         local: SocketAddr,
-        way: Way,
+        way: Way<'_>,
         clock: &Clock,
     ) -> Result<Self> {
         let (server, gateway) = Server::start(place, binary, local, way, clock).await?;
@@ -202,8 +247,7 @@ impl Pair {
     }
 }
 
-fn start(program: &str, binary: &Path, config: &Path, folder: &Path) -> Result<Process> {
-    let mut command = Command::new(binary);
+fn start(program: &str, mut command: Command, config: &Path, folder: &Path) -> Result<Process> {
     command
         .arg(program)
         .arg("--config")
@@ -216,7 +260,7 @@ fn write(file: &Path, text: &str) -> Result<()> {
     std::fs::write(file, text).map_err(|error| format!("{}: {error}", file.display()))
 }
 
-fn client_config(ingest: SocketAddr, smtp: SocketAddr, gateway: &Gateway, way: Way) -> String {
+fn client_config(ingest: SocketAddr, smtp: SocketAddr, gateway: &Gateway, way: Way<'_>) -> String {
     let (transports, endpoint, bundle) = way.of_client();
     let https = format!("https://{}/inboundmail", gateway.address);
     let uri = endpoint.unwrap_or(&https);
@@ -262,7 +306,7 @@ fn server_config(
     local: SocketAddr,
     (certificate, key): &(PathBuf, PathBuf),
     trust: &Path,
-    way: Way,
+    way: Way<'_>,
 ) -> String {
     let (endpoints, bundle) = way.of_server();
     format!(

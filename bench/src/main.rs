@@ -10,8 +10,10 @@
 mod accept;
 mod backlog;
 mod bundle;
+mod ion;
 mod lightpost;
 mod load;
+mod octets;
 mod place;
 mod postfix;
 mod process;
@@ -62,11 +64,14 @@ enum What {
         #[arg(long, default_value_t = 2000)]
         mails: usize,
     },
-    /// The same through both programs in bundles, beside HTTP/3.
+    /// The same through both programs in bundles, beside HTTP/3; octets of a mail; through ION, where it is installed.
     Bundle {
         /// Mails each way.
         #[arg(long, default_value_t = 4000)]
         mails: usize,
+        /// Only what goes through ION.
+        #[arg(long)]
+        only_ion: bool,
     },
     /// An agent with a large queue: start, memory, rate.
     Backlog {
@@ -179,7 +184,11 @@ async fn beside_postfix(arguments: &Arguments, progress: &report::Progress) -> R
     match arguments.what {
         What::Accept { via, mails } => accept::run(&place, &binary, (via, mails), progress).await,
         What::Relay { mails } => relay::run(&place, &binary, mails, progress).await,
-        What::Bundle { mails } => bundle::run(&place, &binary, mails, progress).await,
+        What::Bundle {
+            mails,
+            only_ion: true,
+        } => ion::rows(&place, &binary, mails, progress).await,
+        What::Bundle { mails, .. } => bundle::run(&place, &binary, mails, progress).await,
         What::Backlog { mails } => backlog::run(&place, &binary, mails, progress).await,
         What::Distance { .. } | What::Loss { .. } | What::Disruption | What::Role { .. } => Ok(Vec::new()),
     }

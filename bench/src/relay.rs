@@ -55,7 +55,7 @@ async fn theirs(place: &Place, mails: usize) -> Result<f64> {
 }
 
 /// Mails per second through both programs.
-pub(crate) async fn through(place: &Place, binary: &Path, way: Way, mails: usize) -> Result<f64> {
+pub(crate) async fn through(place: &Place, binary: &Path, way: Way<'_>, mails: usize) -> Result<f64> {
     let clock = Clock::system();
     let sink = Sink::start(&clock).await?;
     let pair = lightpost::Pair::start(place, binary, sink.address, way, &clock).await?;

@@ -202,14 +202,18 @@ pub struct Limits {
     pub inbound: u64,
     /// Hops that a bundle of ours may make, 1 to 255.
     pub hops: u8,
-    /// After how much silence a neighbour is told that we are there. Twice as much of its silence ends a connection.
+    /// How long neither end of a connection is silent, where the other does not ask for less (RFC 9174 section 5.1.1). We speak after half
+    /// of it at the latest; twice as much of the other's silence ends a connection.
     pub keepalive: Duration,
     /// How long another node may take to introduce itself.
     pub handshake: Duration,
     /// How long the first wait is before a neighbour that did not answer is called again. Each is twice as long as the one before.
     pub redial_first: Duration,
-    /// How long such a wait is at most, and how long a neighbour without room is left alone.
+    /// How long such a wait is at most, how long a neighbour without room is left alone, and how long the first wait is before a bundle that a
+    /// neighbour refused for good is offered again. Each is twice as long as the one before.
     pub redial_most: Duration,
+    /// How long the wait for that is at most.
+    pub offer_most: Duration,
 }
 
 impl Default for Limits {
@@ -225,6 +229,7 @@ impl Default for Limits {
             handshake: Duration::from_secs(30),
             redial_first: Duration::from_millis(250),
             redial_most: Duration::from_secs(30),
+            offer_most: Duration::from_secs(3600),
         }
     }
 }
@@ -264,6 +269,11 @@ impl Limits {
         if self.redial_first.is_zero() || self.redial_most < self.redial_first {
             found.push(
                 "the waits before a neighbour is called again have to grow from more than nothing".to_owned(),
+            );
+        }
+        if self.offer_most < self.redial_most {
+            found.push(
+                "a refused bundle cannot be offered again sooner than the neighbour is called".to_owned(),
             );
         }
     }

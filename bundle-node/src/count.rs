@@ -31,6 +31,8 @@ pub enum Count {
     Deleted,
     /// Bundles and transfers refused for want of room.
     NoRoom,
+    /// Transfers refused because they are larger than any bundle may be.
+    TooLarge,
     /// What came and was not a bundle, or one that must not go on.
     Malformed,
     /// Bundles deleted because they are not signed as their source has to sign them, or cannot be decrypted.
@@ -42,7 +44,7 @@ pub enum Count {
 }
 
 /// Their names, in the same order.
-const NAMES: [&str; 12] = [
+const NAMES: [&str; 13] = [
     "sent",
     "received",
     "duplicates",
@@ -51,6 +53,7 @@ const NAMES: [&str; 12] = [
     "expired",
     "deleted",
     "no_room",
+    "too_large",
     "malformed",
     "unverified",
     "violations",

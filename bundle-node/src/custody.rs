@@ -233,6 +233,34 @@ impl Core {
         self.let_go(ready.held, !ready.ours, also);
     }
 
+    /// A neighbour does not take it: it is offered again later, and later still, until its lifetime ends.
+    pub(crate) fn refused(&self, ready: Ready, neighbour: &str, why: &str) {
+        self.counters.add(Count::Refused);
+        let limits = &self.config.limits;
+        let bundle = ready.held.stored().key.clone();
+        let wait = ready.held.put_off(limits.redial_most, limits.offer_most);
+        let seconds = wait.as_secs();
+        tracing::warn!(
+            neighbour,
+            bundle,
+            why,
+            seconds,
+            "the neighbour does not take this bundle; it is offered again after this wait"
+        );
+    }
+
+    /// Whether a neighbour refused the bundle in this row. Every one is asked: a row does not say where it waits.
+    pub(crate) fn was_refused(&self, id: i64) -> bool {
+        self.peers.values().any(|peer| peer.feed.was_refused(id))
+    }
+
+    /// The bundle in this row has left the store unsent.
+    pub(crate) fn forget_refusals(&self, id: i64) {
+        for peer in self.peers.values() {
+            peer.feed.forget(id);
+        }
+    }
+
     /// One of our services has taken it.
     pub(crate) fn delivered(&self, held: Held, subject: Option<&Subject>) {
         self.counters.add(Count::Delivered);
@@ -259,6 +287,8 @@ impl Core {
         let also = bundle.map_or_else(Vec::new, |bundle| {
             self.reports(&bundle, ReportEvent::Deleted, ReasonCode::TransmissionCanceled)
         });
-        self.store.taken(&stored, false, also).await
+        let there = self.store.taken(&stored, false, also).await?;
+        self.forget_refusals(stored.id);
+        Ok(there)
     }
 }

@@ -9,7 +9,10 @@ use std::{
 use lightpost_clock::{Clock, Instant};
 use tokio::sync::Notify;
 
-use crate::store::{Place, Store, StoreError, Stored};
+use crate::{
+    refused::Refused,
+    store::{Place, Store, StoreError, Stored},
+};
 
 /// Rows looked up at once.
 const LOOK: u32 = 64;
@@ -45,7 +48,7 @@ impl Held {
     /// It is gone from the store.
     pub(crate) fn finish(mut self) {
         self.settled = true;
-        drop(self.feed.drop_hold(&self.stored));
+        self.feed.drop_hold(&self.stored).refused.forget(self.stored.id);
         self.feed.wake.notify_one();
     }
 
@@ -53,6 +56,12 @@ impl Held {
     pub(crate) fn give_back(mut self, pause: Duration) {
         self.settled = true;
         self.feed.give_back(&self.stored, pause);
+    }
+
+    /// It was refused for good. It is given again after a wait of its own, from `first` to `most`, that grows with each refusal; the wait.
+    pub(crate) fn put_off(mut self, first: Duration, most: Duration) -> Duration {
+        self.settled = true;
+        self.feed.put_off(&self.stored, first, most)
     }
 
     /// It stays in the store and is not given any more by this feed.
@@ -84,6 +93,7 @@ struct Hands {
     again: bool,
     /// Nothing is given before.
     not_before: Option<Instant>,
+    refused: Refused,
 }
 
 impl Feed {
@@ -119,7 +129,7 @@ impl Feed {
                 Pick::Full => self.wake.notified().await,
                 Pick::Nothing => match self.look(&mut seek).await {
                     Ok(true) => {}
-                    Ok(false) => self.wake.notified().await,
+                    Ok(false) => self.rest().await,
                     Err(error) => {
                         tracing::error!(%error, "the bundle store cannot be read");
                         self.clock.sleep(AGAIN).await;
@@ -132,6 +142,42 @@ impl Feed {
     /// How many wait here, those in hands too.
     pub(crate) async fn count(&self) -> Result<u64, StoreError> {
         self.store.count(&self.place).await
+    }
+
+    /// Whether the bundle in row `id` was refused here.
+    pub(crate) fn was_refused(&self, id: i64) -> bool {
+        self.hands().refused.holds(id)
+    }
+
+    /// The bundle in row `id` has left the store without this feed.
+    pub(crate) fn forget(&self, id: i64) {
+        self.hands().refused.forget(id);
+    }
+
+    /// Pends until there may be something to give.
+    async fn rest(&self) {
+        let next = self.hands().refused.next();
+        let Some(next) = next else {
+            return self.wake.notified().await;
+        };
+        let left = next.saturating_duration_since(self.clock.instant());
+        tokio::select! {
+            () = self.wake.notified() => {}
+            () = self.clock.sleep(left) => {}
+        }
+    }
+
+    fn put_off(&self, stored: &Stored, first: Duration, most: Duration) -> Duration {
+        let now = self.clock.instant();
+        let mut hands = self.drop_hold(stored);
+        let wait = hands.refused.note(stored.id, now, first, most);
+        if wait.is_none() {
+            hands.again = true;
+            hands.not_before = hands.not_before.max(Some(now + first));
+        }
+        drop(hands);
+        self.wake.notify_one();
+        wait.unwrap_or(first)
     }
 
     fn give_back(&self, stored: &Stored, pause: Duration) {
@@ -164,12 +210,14 @@ impl Feed {
 
     fn pick(&self, seek: &mut Seek, now: i64) -> Pick {
         let mut hands = self.hands();
-        if std::mem::take(&mut hands.again) {
+        let instant = self.clock.instant();
+        if hands.refused.turned(instant) | std::mem::take(&mut hands.again) {
             *seek = Seek::default();
         }
         while let Some(first) = seek.ready.front() {
             // What has expired is the sweeper's.
-            if hands.ids.contains(&first.id) || first.expires <= now {
+            if hands.ids.contains(&first.id) || first.expires <= now || hands.refused.waits(first.id, instant)
+            {
                 seek.ready.pop_front();
                 continue;
             }

@@ -15,6 +15,7 @@ mod ingress;
 mod link;
 mod node;
 mod reassembly;
+mod refused;
 mod security;
 mod store;
 mod sweep;

@@ -63,11 +63,25 @@ async fn expire(core: &Core, stored: &Stored) -> Result<(), StoreError> {
         Ok(data) => head::stored(&data).ok(),
         Err(_) => None,
     };
+    let refused = core.was_refused(stored.id);
+    let reason = if refused {
+        ReasonCode::NoTimelyContactWithNextNodeOnRoute
+    } else {
+        ReasonCode::LifetimeExpired
+    };
     let also = bundle.map_or_else(Vec::new, |bundle| {
-        core.reports(&bundle, ReportEvent::Deleted, ReasonCode::LifetimeExpired)
+        core.reports(&bundle, ReportEvent::Deleted, reason)
     });
     if core.store.taken(stored, false, also).await? {
         core.counters.add(Count::Expired);
+        if refused {
+            let bundle = &stored.key;
+            tracing::warn!(
+                bundle,
+                "the lifetime of a bundle that its neighbour refused is over; it is deleted"
+            );
+        }
     }
+    core.forget_refusals(stored.id);
     Ok(())
 }

@@ -3,7 +3,7 @@
 
 mod support;
 
-use std::{path::Path, sync::Arc};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use lightpost_bundle_node::{
     Accept, Count, KeyFile, KeyKind, Node, NodeAgent, NodeConfig, Pattern, Protect, Security,
@@ -229,4 +229,38 @@ async fn bad_keys_and_rules_are_all_named() {
     ] {
         assert!(error.contains(part), "{part} is missing in {error}");
     }
+}
+
+#[tokio::test]
+async fn what_is_signed_is_not_cut_and_its_end_is_reported() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut moon = config(2, folder.path());
+    moon.listeners = vec![listener()];
+    moon.limits.bundle = 64 << 10;
+    let (moon_node, _moon) = open(&moon).await;
+    let (earth_node, earth) = open(&earth(folder.path(), &moon_node, protect(Some("sign-1"), None))).await;
+    let large = Outgoing {
+        lifetime: Duration::from_secs(3),
+        report_to: Some(eid("ipn:1.25")),
+        reports: Reports {
+            deleted: true,
+            ..Reports::default()
+        },
+        ..outgoing("ipn:2.25", vec![7; 100_000])
+    };
+    let id = earth.send(large).await.unwrap();
+    let said = report(&earth).await;
+    assert_eq!(
+        (said.about, said.event, said.reason),
+        (id, ReportEvent::Deleted, 7)
+    );
+    assert!(earth_node.count(Count::Refused) > 0);
+    assert_eq!(earth_node.count(Count::Forwarded), 0);
+    assert_eq!(moon_node.count(Count::Malformed), 0, "no piece of it came");
+    // What is small enough is sent as it is.
+    earth.send(outgoing("ipn:2.25", "small")).await.unwrap();
+    until("it is forwarded", async || {
+        earth_node.count(Count::Forwarded) == 1
+    })
+    .await;
 }

@@ -4,8 +4,6 @@
 
 mod support;
 
-use std::net::SocketAddr;
-
 use bytes::Bytes;
 use hardy_bpv7::{
     bpsec::no_keys,
@@ -19,132 +17,14 @@ use lightpost_bundle_node::Count;
 use lightpost_transport::bundle::agent::Agent;
 use proptest::{prelude::*, strategy::ValueTree, test_runner::TestRunner};
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::AsyncWriteExt,
     net::{TcpListener, TcpStream},
 };
 
-use support::*;
-
-/// A TCPCLv4 peer made of octets (RFC 9174), independent of the code under test.
-struct Raw(TcpStream);
-
-/// A message as it stands on the wire.
-#[derive(Debug, PartialEq)]
-enum Heard {
-    Segment { flags: u8, transfer: u64, data: Vec<u8> },
-    Ack { transfer: u64, length: u64 },
-    Refuse { reason: u8, transfer: u64 },
-    Reject(u8),
-}
-
-impl Raw {
-    async fn dial(address: SocketAddr) -> Self {
-        let mut raw = Self(TcpStream::connect(address).await.unwrap());
-        raw.0.write_all(b"dtn!\x04\x00").await.unwrap();
-        raw.introduce().await;
-        raw.greeted().await;
-        raw
-    }
-
-    async fn accept(listener: &TcpListener) -> Self {
-        let mut raw = Self(listener.accept().await.unwrap().0);
-        raw.0.write_all(b"dtn!\x04\x00").await.unwrap();
-        raw.greeted().await;
-        raw.introduce().await;
-        raw
-    }
-
-    /// SESS_INIT with small segments, no keepalive, and an extension item that need not be understood.
-    async fn introduce(&mut self) {
-        let mut init = vec![7, 0, 0];
-        init.extend(1000_u64.to_be_bytes());
-        init.extend(u64::MAX.to_be_bytes());
-        init.extend([0, 7]);
-        init.extend(b"ipn:9.0");
-        init.extend([0, 0, 0, 7, 0, 0x80, 0, 0, 2, 1, 2]);
-        self.0.write_all(&init).await.unwrap();
-    }
-
-    async fn greeted(&mut self) {
-        let mut header = [0; 6];
-        self.0.read_exact(&mut header).await.unwrap();
-        assert_eq!(&header[..5], b"dtn!\x04");
-        assert_eq!(self.0.read_u8().await.unwrap(), 7);
-        let mut fixed = [0; 18];
-        self.0.read_exact(&mut fixed).await.unwrap();
-        let length = self.0.read_u16().await.unwrap();
-        let mut node = vec![0; length.into()];
-        self.0.read_exact(&mut node).await.unwrap();
-        assert!(node.starts_with(b"ipn:"));
-        assert_eq!(self.0.read_u32().await.unwrap(), 0);
-    }
-
-    async fn send(&mut self, transfer: u64, data: &[u8]) {
-        let mut segment = vec![1, 3];
-        segment.extend(transfer.to_be_bytes());
-        segment.extend(0_u32.to_be_bytes());
-        segment.extend((data.len() as u64).to_be_bytes());
-        segment.extend(data);
-        self.0.write_all(&segment).await.unwrap();
-    }
-
-    /// The next message that is no keepalive.
-    async fn hear(&mut self) -> Heard {
-        tokio::time::timeout(PATIENCE, self.message())
-            .await
-            .expect("nothing was heard")
-    }
-
-    async fn message(&mut self) -> Heard {
-        loop {
-            match self.0.read_u8().await.unwrap() {
-                1 => {
-                    let flags = self.0.read_u8().await.unwrap();
-                    let transfer = self.0.read_u64().await.unwrap();
-                    if flags & 2 != 0 {
-                        let length = self.0.read_u32().await.unwrap();
-                        self.0.read_exact(&mut vec![0; length as usize]).await.unwrap();
-                    }
-                    let length = self.0.read_u64().await.unwrap();
-                    let mut data = vec![0; length as usize];
-                    self.0.read_exact(&mut data).await.unwrap();
-                    return Heard::Segment {
-                        flags,
-                        transfer,
-                        data,
-                    };
-                }
-                2 => {
-                    self.0.read_u8().await.unwrap();
-                    return Heard::Ack {
-                        transfer: self.0.read_u64().await.unwrap(),
-                        length: self.0.read_u64().await.unwrap(),
-                    };
-                }
-                3 => {
-                    return Heard::Refuse {
-                        reason: self.0.read_u8().await.unwrap(),
-                        transfer: self.0.read_u64().await.unwrap(),
-                    };
-                }
-                4 => {}
-                6 => {
-                    self.0.read_u8().await.unwrap();
-                    return Heard::Reject(self.0.read_u8().await.unwrap());
-                }
-                other => panic!("message of type {other}"),
-            }
-        }
-    }
-
-    async fn ack(&mut self, transfer: u64, length: usize) {
-        // With no flags at all, as some do.
-        let mut ack = vec![2, 0];
-        ack.extend(transfer.to_be_bytes());
-        ack.extend((length as u64).to_be_bytes());
-        self.0.write_all(&ack).await.unwrap();
-    }
-}
+use support::{
+    raw::{Heard, Raw},
+    *,
+};
 
 fn foreign(sequence: u64, payload: &[u8]) -> Bytes {
     let stamp = CreationTimestamp::from_parts(Some(DtnTime::new(4_000_000_000_000)), sequence);

@@ -166,14 +166,12 @@ fn ion_settings(
     largest: Option<u64>,
 ) -> Option<Settings> {
     let below = section.section("ion");
-    let (node, nodes, libraries) = (
-        below.path_of("node"),
-        below.path_of("nodes"),
-        below.path_of("libraries"),
-    );
+    // ION's daemons and the helper use these, too: they do not share our working folder.
+    let absolute = |path: PathBuf| std::path::absolute(path).ok();
+    let path = |key: &str| below.path_of(key).and_then(absolute);
+    let (node, nodes, libraries) = (path("node"), path("nodes"), path("libraries"));
     let (_, _, endpoint) = endpoint?;
-    // ION's daemons read and remove files there: they do not share our working folder.
-    let store = std::path::absolute(store?).ok()?;
+    let store = absolute(store?)?;
     let mut settings = lightpost_ion::Settings::new(endpoint.clone(), store);
     settings.node = node;
     settings.nodes = nodes;
@@ -322,4 +320,30 @@ fn readable(section: &Section<'_>, key: &str) -> Option<PathBuf> {
         );
     }
     Some(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn paths_of_ion_do_not_depend_on_the_working_folder() {
+        let text = "[bundle]\nagent = \"ion\"\nendpoint = \"ipn:1.26\"\nstore = \"spool\"\n\
+                    [bundle.ion]\nnode = \"earth\"\nnodes = \"../ion\"\nlibraries = \"/usr/local/lib\"\n";
+        // As `--config relay/client.toml` names it.
+        let read = lightpost_config::read_text(Path::new("relay/client.toml"), text, |document| {
+            Settings::read(&document.section("bundle"), "ipn:1.26")
+        });
+        let Kind::Ion(settings) = read.unwrap().kind else {
+            panic!("it is ION's");
+        };
+        let here = std::env::current_dir().unwrap();
+        let below = |path: &str| Some(here.join(path));
+        assert_eq!(settings.node, below("relay/earth"));
+        assert_eq!(settings.nodes, below("relay/../ion"));
+        assert_eq!(settings.libraries, Some("/usr/local/lib".into()));
+        assert_eq!(Some(settings.folder), below("relay/spool"));
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::{ffi::OsString, path::PathBuf, process::ExitCode, time::Duration};
 
-use clap::{Args, Parser, Subcommand, ValueEnum, error::ErrorKind};
+use clap::{Args, Parser, Subcommand, ValueEnum, builder::RangedU64ValueParser, error::ErrorKind};
 use lightpost_config::Rate;
 
 use crate::failure::code;
@@ -186,10 +186,10 @@ pub(crate) struct Check {
 /// Where the REST interface of a running program is.
 #[derive(Args, Clone, Debug, Default)]
 pub(crate) struct Place {
-    /// Its URL, http://127.0.0.1:8025
+    /// The program's REST listener by its URL, such as http://127.0.0.1:8025, instead of --config
     #[arg(long, value_name = "URL", group = "place")]
     pub(crate) url: Option<String>,
-    /// Its Unix socket.
+    /// The same by its Unix socket.
     #[arg(long, value_name = "PATH", group = "place")]
     pub(crate) socket: Option<PathBuf>,
     /// The program's configuration file, which names its listener [default: /etc/lightpost/client.toml]
@@ -256,8 +256,8 @@ pub(crate) enum QueueAction {
 
 #[derive(Args, Debug)]
 pub(crate) struct List {
-    /// Only messages with a recipient in this status: queued, held, leased, awaiting, delivered, failed, expired, cancelled.
-    #[arg(long)]
+    /// Only messages with a recipient in this status.
+    #[arg(long, value_parser = ["queued", "held", "leased", "awaiting", "delivered", "failed", "expired", "cancelled"])]
     pub(crate) status: Option<String>,
     /// Only messages with a recipient in this domain.
     #[arg(long, value_name = "DOMAIN")]
@@ -267,9 +267,9 @@ pub(crate) struct List {
     pub(crate) sender: Option<String>,
     /// Only messages after this id: the cursor that a listing ends with.
     #[arg(long, value_name = "ID")]
-    pub(crate) after: Option<String>,
+    pub(crate) after: Option<ulid::Ulid>,
     /// At most so many messages.
-    #[arg(long, default_value_t = 50)]
+    #[arg(long, default_value_t = 50, value_parser = RangedU64ValueParser::<usize>::new().range(1..))]
     pub(crate) limit: usize,
     #[command(flatten)]
     pub(crate) place: Place,
@@ -286,7 +286,7 @@ pub(crate) struct Message {
 
 #[derive(Args, Debug)]
 pub(crate) struct Messages {
-    /// The messages' ids.
+    /// The messages' ids, or others that they are known by, as for `queue show`.
     #[arg(value_name = "ID", required = true)]
     pub(crate) ids: Vec<String>,
     #[command(flatten)]

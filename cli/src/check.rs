@@ -11,6 +11,7 @@ use crate::{
     args::{Check, Program},
     failure::{Failure, code},
     output::{Output, Tone},
+    secrets,
 };
 
 /// A configuration of one of the two programs.
@@ -33,7 +34,10 @@ pub(crate) enum Unusable {
 pub(crate) fn run(options: &Check, output: Output) -> Result<(), Failure> {
     match load(&options.config, options.program) {
         Ok(loaded) => match warnings(&options.config, &loaded) {
-            Ok(warnings) => summary(&options.config, &loaded, &warnings, output),
+            Ok(mut warnings) => {
+                warnings.extend(secrets::open_to_all(&options.config));
+                summary(&options.config, &loaded, &warnings, output)
+            }
             Err(problems) => refuse(&problems, output),
         },
         Err(Unusable::Unknown(failure)) => Err(failure),
@@ -105,7 +109,7 @@ pub(crate) fn load(file: &Path, program: Option<Program>) -> Result<Loaded, Unus
     let program = match program.or_else(|| guess(file)) {
         Some(program) => program,
         // A file that cannot be read is better explained by its reader.
-        None if !file.is_file() => Program::Client,
+        None if !readable(file) => Program::Client,
         None => {
             let what = format!(
                 "{}: has neither an [ingest] nor a [listen] section",
@@ -115,6 +119,7 @@ pub(crate) fn load(file: &Path, program: Option<Program>) -> Result<Loaded, Unus
             return Err(Unusable::Unknown(Failure::new(code::CONFIG, what, remedy)));
         }
     };
+    insist(file, program).map_err(Unusable::Unknown)?;
     match program {
         Program::Client => {
             lightpost_client::Config::load(file).map(|config| Loaded::Client(Box::new(config)))
@@ -126,15 +131,49 @@ pub(crate) fn load(file: &Path, program: Option<Program>) -> Result<Loaded, Unus
     .map_err(Unusable::Problems)
 }
 
-/// Whose configuration it is, by the section that only one of the programs has. Works on files with mistakes, too.
+/// Whether it can be read as TOML.
+fn readable(file: &Path) -> bool {
+    std::fs::read_to_string(file).is_ok_and(|text| text.parse::<toml::Table>().is_ok())
+}
+
+/// Whose configuration it is, by the first section that only one of the programs has. Works on files with mistakes, too.
 fn guess(file: &Path) -> Option<Program> {
-    let text = std::fs::read_to_string(file).ok()?;
+    owners(&std::fs::read_to_string(file).ok()?).next()
+}
+
+/// Of each section that only one of the programs has, which one.
+fn owners(text: &str) -> impl Iterator<Item = Program> {
     text.lines()
-        .find_map(|line| match line.split('#').next().unwrap_or_default().trim() {
+        .filter_map(|line| match line.split('#').next().unwrap_or_default().trim() {
             "[ingest]" | "[[route]]" | "[resolver]" => Some(Program::Client),
             "[listen]" | "[accept]" | "[[peer]]" | "[[onward]]" => Some(Program::Server),
             _ => None,
         })
+}
+
+/// Refuses a file of which every section is the other program's: one line instead of a list of all that is not as it should be.
+///
+/// # Errors
+/// That it is the other's.
+pub(crate) fn insist(file: &Path, program: Program) -> Result<(), Failure> {
+    let text = std::fs::read_to_string(file).unwrap_or_default();
+    let mut owners = owners(&text);
+    let Some(owner) = owners.next().filter(|owner| *owner != program) else {
+        return Ok(());
+    };
+    if owners.any(|other| other == program) {
+        return Ok(());
+    }
+    let name = match owner {
+        Program::Client => "client",
+        Program::Server => "server",
+    };
+    let what = format!("{}: is a {name}'s configuration", file.display());
+    Err(Failure::new(
+        code::CONFIG,
+        what,
+        format!("start `lightpost {name}` with it, or name another file"),
+    ))
 }
 
 fn summary(file: &Path, loaded: &Loaded, warnings: &[Warning], output: Output) -> Result<(), Failure> {
@@ -188,6 +227,38 @@ mod tests {
             std::fs::write(&file, text).unwrap();
             assert_eq!(guess(&file), expected, "{text}");
         }
+    }
+
+    #[test]
+    fn the_other_programs_file_is_named_as_that() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("x.toml");
+        for (text, clients, servers) in [
+            ("[ingest]\n[[route]]\n", true, false),
+            ("[listen]\n", false, true),
+            ("[listen]\n[resolver]\n", true, true),
+            ("name = 1\n", true, true),
+        ] {
+            std::fs::write(&file, text).unwrap();
+            assert_eq!(insist(&file, Program::Client).is_ok(), clients, "{text}");
+            assert_eq!(insist(&file, Program::Server).is_ok(), servers, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_mistake_in_the_syntax_is_told_before_whose_file_it_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("x.toml");
+        std::fs::write(&file, "name = \"x\n").unwrap();
+        let Err(Unusable::Problems(problems)) = load(&file, None) else {
+            panic!("no problems");
+        };
+        assert!(
+            problems.to_string().contains("mend the TOML syntax"),
+            "{problems}"
+        );
+        std::fs::write(&file, "name = \"x\"\n").unwrap();
+        assert!(matches!(load(&file, None), Err(Unusable::Unknown(_))));
     }
 
     #[test]

@@ -13,6 +13,7 @@ mod output;
 mod problem;
 mod profile;
 mod queue;
+mod secrets;
 mod serve;
 mod submit;
 

@@ -1,7 +1,7 @@
 //! Printing: tables and colour for people, JSON for programs.
 
 use std::{
-    io::{IsTerminal, Write},
+    io::{ErrorKind, IsTerminal, Write},
     process::ExitCode,
 };
 
@@ -109,7 +109,10 @@ impl Output {
         let mut out = std::io::stdout().lock();
         out.write_all(octets)
             .and_then(|()| out.flush())
-            .map_err(|error| Failure::new(code::IOERR, format!("standard output: {error}"), ""))
+            .map_err(|error| match error.kind() {
+                ErrorKind::BrokenPipe => Failure::new(code::IOERR, "", ""),
+                _ => Failure::new(code::IOERR, format!("standard output: {error}"), ""),
+            })
     }
 
     /// Prints what ended the command; nothing when the command has told it already.

@@ -4,6 +4,7 @@
 use std::{
     io::{Read, Write},
     net::{TcpListener, TcpStream},
+    os::unix::fs::PermissionsExt,
     process::{Command, Output, Stdio},
     thread,
 };
@@ -72,6 +73,22 @@ fn key(request: &str) -> String {
             .then(|| value.trim().to_owned())
     });
     line.unwrap()
+}
+
+#[test]
+fn a_reader_that_went_away_is_no_news() {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_lightpost"))
+        .args(["bsmtp", "decode", "--json"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let object = b"EHLO a\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nDATA\r\nx\r\n.\r\nQUIT\r\n";
+    child.stdin.take().unwrap().write_all(object).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!((code(&output), errors(&output)), (74, String::new()));
 }
 
 #[test]
@@ -199,6 +216,7 @@ fn gateway(roots: usize) -> (tempfile::TempDir, String) {
     let root = std::fs::read_to_string(pki.authority()).unwrap();
     let chain = std::fs::read_to_string(&certificate).unwrap() + &root.repeat(roots);
     std::fs::write(&certificate, chain).unwrap();
+    std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o600)).unwrap();
     let file = folder.path().join("server.toml");
     let text = format!(
         "name = \"gw1.moon.example\"\ndatabase = \"inbox.db\"\n[listen]\nhttps = \"127.0.0.1:0\"\ncertificate = \"{}\"\nkey = \"{}\"\n\
@@ -213,11 +231,20 @@ fn gateway(roots: usize) -> (tempfile::TempDir, String) {
 }
 
 #[test]
-fn check_warns_of_a_chain_that_costs_a_round_trip() {
-    let (_folder, file) = gateway(0);
+fn check_warns_of_an_open_key_and_of_a_chain_that_costs_a_round_trip() {
+    let (folder, file) = gateway(0);
     let output = run(&["check", "--json", "--config", &file], b"");
     assert_eq!(code(&output), 0, "{}", errors(&output));
     assert_eq!(json(&output)["warnings"], serde_json::json!([]));
+
+    let key = folder.path().join("gw1.moon.example.key");
+    std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o644)).unwrap();
+    let output = run(&["check", "--json", "--config", &file], b"");
+    assert_eq!(
+        json(&output)["warnings"][0]["key"],
+        "listen.key",
+        "a key that everybody can read"
+    );
 
     let (_folder, file) = gateway(20);
     let output = run(&["check", "--json", "--config", &file], b"");

@@ -24,8 +24,26 @@ pub async fn whole_headers(body: &StoredBody) -> Result<Option<Vec<u8>>, StoreEr
     Ok(whole.then_some(headers))
 }
 
-/// The mail with these headers, the body behind them hashed as its signatures ask for, and once relaxed with SHA-256 for a seal of ours. The body
-/// is read once, in pieces. `None` when there is no header field.
+/// How a body is hashed: canonicalisation, algorithm and length (zero for all of it).
+type Wanted = (Canonicalization, HashAlgorithm, u64);
+/// How it is hashed for a seal of ours.
+const OURS: Wanted = (Canonicalization::Relaxed, HashAlgorithm::Sha256, 0);
+
+/// The hash of a body, what is behind a mail's header section, for a seal of ours: relaxed, SHA-256 (RFC 6376 section 3.4.4).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BodyHash(Vec<u8>);
+
+impl BodyHash {
+    /// Of a mail that was read by [`signed`] or [`sealable`].
+    pub fn of(message: &AuthenticatedMessage<'_>) -> Option<Self> {
+        let mut hashes = message.body_hashes.iter();
+        let ours = hashes.find(|(body, hash, length, _)| (*body, *hash, *length) == OURS)?;
+        Some(Self(ours.3.clone()))
+    }
+}
+
+/// The mail with these headers, the body behind them hashed as its signatures ask for, and as a seal of ours does. The body is read once, in
+/// pieces. `None` when there is no header field.
 ///
 /// # Errors
 /// The store's.
@@ -37,15 +55,45 @@ pub async fn signed<'x>(
         return Ok(None);
     };
     message.dkim_headers.truncate(SIGNATURES);
-    let ours = (Canonicalization::Relaxed, HashAlgorithm::Sha256, 0);
     let wanted = message
         .body_hashes
         .iter()
         .map(|(body, hash, length, _)| (*body, *hash, *length));
-    let mut wanted: Vec<_> = wanted.chain([ours]).collect();
+    let mut wanted: Vec<_> = wanted.chain([OURS]).collect();
     // A strict reader leaves no lengths: there are four of them at most.
-    wanted.sort_by_key(|(body, hash, length)| (*body == ours.0, *hash == ours.1, *length));
+    wanted.sort_by_key(|(body, hash, length)| (*body == OURS.0, *hash == OURS.1, *length));
     wanted.dedup();
+    message.body_hashes = hashes(headers, body, wanted).await?;
+    Ok(Some(message))
+}
+
+/// The mail with these headers for a seal of ours; the body behind the stored ones is read only where its hash is not known. `None` when
+/// there is no header field.
+///
+/// # Errors
+/// The store's.
+pub async fn sealable<'x>(
+    headers: &'x [u8],
+    stored: &[u8],
+    body: &StoredBody,
+    known: Option<&BodyHash>,
+) -> Result<Option<AuthenticatedMessage<'x>>, StoreError> {
+    let Some(mut message) = AuthenticatedMessage::parse(headers) else {
+        return Ok(None);
+    };
+    message.body_hashes = match known {
+        Some(BodyHash(hash)) => vec![(OURS.0, OURS.1, OURS.2, hash.clone())],
+        None => hashes(stored, body, vec![OURS]).await?,
+    };
+    Ok(Some(message))
+}
+
+/// The hashes of what is behind these headers.
+async fn hashes(
+    headers: &[u8],
+    body: &StoredBody,
+    wanted: Vec<Wanted>,
+) -> Result<Vec<(Canonicalization, HashAlgorithm, u64, Vec<u8>)>, StoreError> {
     let mut hashers: Vec<Hasher> = wanted.iter().map(|wanted| Hasher::new(*wanted)).collect();
     let mut offset = headers.len() as u64;
     loop {
@@ -56,12 +104,10 @@ pub async fn signed<'x>(
         offset += piece.len() as u64;
         hashers.iter_mut().for_each(|hasher| hasher.write(&piece));
     }
-    message.body_hashes = wanted
-        .into_iter()
-        .zip(hashers)
+    let finished = wanted.into_iter().zip(hashers);
+    Ok(finished
         .map(|((body, hash, length), hasher)| (body, hash, length, hasher.finish()))
-        .collect();
-    Ok(Some(message))
+        .collect())
 }
 
 /// One hash of the body.
@@ -71,7 +117,7 @@ enum Hasher {
 }
 
 impl Hasher {
-    fn new((body, hash, length): (Canonicalization, HashAlgorithm, u64)) -> Self {
+    fn new((body, hash, length): Wanted) -> Self {
         match hash {
             HashAlgorithm::Sha1 => Self::Sha1(BodyHasher::new(Sha1::hasher(), body, length)),
             HashAlgorithm::Sha256 => Self::Sha256(BodyHasher::new(Sha256::hasher(), body, length)),

@@ -27,6 +27,9 @@ pub(crate) const INLINE: usize = 1 << 18;
 /// The most octets of a frame behind its length.
 pub(crate) const MOST: usize = INLINE + (1 << 16);
 
+/// Room for so many octets at least is made before the socket is read.
+pub(crate) const READ: usize = 1 << 16;
+
 /// From the relay to its helper.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "say", rename_all = "kebab-case")]

@@ -234,6 +234,8 @@ pub struct OpenExchange {
     pub recipients: Vec<RecipientId>,
     /// The name that its object says EHLO with, so that a repeat is the same object; empty where it was not kept.
     pub name: String,
+    /// The terms on which it has left, as [`NewExchange::terms`]; none where they were not kept.
+    pub terms: Option<u32>,
     /// When it was first begun.
     pub begun: Timestamp,
     /// Until when a reply was awaited.
@@ -264,6 +266,8 @@ pub struct NewExchange {
     pub digest: [u8; 32],
     /// The name that the object says EHLO with.
     pub name: String,
+    /// What else shapes the object beside the message, in the caller's own numbers: given back when it is to be repeated.
+    pub terms: u32,
     /// The recipients that it carries; they become `awaiting`.
     pub recipients: Vec<RecipientId>,
     /// Until when a reply is awaited.
@@ -369,6 +373,19 @@ pub struct LateRecipient {
     pub remote: Option<String>,
     /// What was said last.
     pub detail: Option<String>,
+    /// Whether the sender was told of other mail for the same destination, and that is not long ago ([`Notice::quiet`]).
+    pub quiet: bool,
+}
+
+/// Until when a sender hears of no more late mail for a destination, unless he asks.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Quiet {
+    /// The reverse-path.
+    pub sender: String,
+    /// Routing key.
+    pub destination: String,
+    /// Until when.
+    pub until: Timestamp,
 }
 
 /// A notice that mail is late, or that it has to wait.
@@ -378,6 +395,8 @@ pub struct Notice {
     pub recipients: Vec<(RecipientId, Option<Timestamp>)>,
     /// The notification; none where only the times change.
     pub message: Option<NewMessage>,
+    /// What is kept of whom it tells, with the notification.
+    pub quiet: Vec<Quiet>,
 }
 
 /// Why a recipient waits. Stored, logged, shown.

@@ -88,7 +88,8 @@ pub trait Store: Send + Sync + 'static {
     async fn claim(&self, claim: Claim<'_>) -> Result<Vec<ClaimedMessage>, StoreError>;
     /// Stores that exchanges are about to leave; their recipients become `awaiting`. Durable before the first octet leaves.
     async fn begin_exchanges(&self, exchanges: Vec<NewExchange>, at: Timestamp) -> Result<(), StoreError>;
-    /// Stores outcomes, together with the notifications that they cause, in one transaction.
+    /// Stores outcomes, together with the notifications that they cause, in one transaction. The first final outcome of a recipient counts;
+    /// a notification about a message of which no outcome counts is not stored.
     async fn settle(
         &self,
         settlements: Vec<Settlement>,

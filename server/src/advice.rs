@@ -1,6 +1,6 @@
 //! What works as it is configured, and costs more than it has to.
 
-use std::{path::PathBuf, time::Duration};
+use std::{borrow::Cow, path::PathBuf, time::Duration};
 
 use lightpost_clock::Clock;
 use lightpost_config::duration_text;
@@ -17,7 +17,7 @@ use crate::Config;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Warning {
     /// The key with its sections, `listen.certificate`.
-    pub key: &'static str,
+    pub key: Cow<'static, str>,
     /// The file that it names.
     pub file: PathBuf,
     /// What is wrong with it.
@@ -77,7 +77,7 @@ pub fn advise(config: &Config, clock: &Clock) -> Result<Vec<Warning>, TlsError> 
         path.name,
     );
     Ok(vec![Warning {
-        key: "listen.certificate",
+        key: "listen.certificate".into(),
         file: listen.certificate.clone(),
         what,
         remedy: remedy(&chain),

@@ -100,7 +100,7 @@ impl Server {
             remedy,
         } in advice::advise(&config, &clock)?
         {
-            tracing::warn!(key, file = %file.display(), remedy, "{what}");
+            tracing::warn!(%key, file = %file.display(), remedy, "{what}");
         }
         let (tcp, quic) = bind(&config, &quic_tls, net).await?;
         let https = tcp

@@ -96,6 +96,7 @@ impl World {
             headers,
             object: Arc::new(Text(object("over QUIC"))),
             octets: 0,
+            line: Duration::ZERO,
             held_before: false,
             priority: 0,
             expires,

@@ -1,12 +1,17 @@
 //! dtn7's bundle node `dtnd`, from crates.io, with its tools.
 
 use std::{
+    fmt::Write as _,
     net::{SocketAddr, TcpListener},
     path::PathBuf,
     process::Command,
+    sync::Arc,
 };
 
-use crate::{Process, Site, peer};
+use crate::{Process, Site, network::Host, peer};
+
+/// The port of the web interface in the sample.
+const SAMPLE_WEB: u16 = 3000;
 
 /// What it speaks with its neighbours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,6 +29,7 @@ pub struct Dtnd {
     pub address: SocketAddr,
     web: u16,
     arguments: Vec<String>,
+    host: Option<Arc<Host>>,
     process: Process,
 }
 
@@ -35,6 +41,36 @@ impl Dtnd {
         number: u32,
         address: SocketAddr,
         neighbours: &[(u32, SocketAddr)],
+    ) -> Self {
+        Self::start_with(site, layer, number, address, neighbours, &["-r", "epidemic"])
+    }
+
+    /// The same with routes: which destinations are reached through which of the nodes. It lets a bundle go when that one has it.
+    pub fn start_routed(
+        site: &Site,
+        layer: Layer,
+        number: u32,
+        address: SocketAddr,
+        neighbours: &[(u32, SocketAddr)],
+        routes: &[(&str, u32)],
+    ) -> Self {
+        let mut text = String::new();
+        for (index, (destination, via)) in routes.iter().enumerate() {
+            writeln!(text, "{index} ipn:* {destination} ipn:{via}.0").unwrap();
+        }
+        let file = site.write(&format!("dtnd-{number}.routes"), text);
+        let routes = format!("static.routes={}", file.display());
+        let routing = ["-r", "static", "-R", &routes];
+        Self::start_with(site, layer, number, address, neighbours, &routing)
+    }
+
+    fn start_with(
+        site: &Site,
+        layer: Layer,
+        number: u32,
+        address: SocketAddr,
+        neighbours: &[(u32, SocketAddr)],
+        routing: &[&str],
     ) -> Self {
         let layer = match layer {
             Layer::Mtcp => "mtcp",
@@ -49,8 +85,6 @@ impl Dtnd {
             .port();
         let mut arguments: Vec<String> = [
             "-4",
-            "-r",
-            "epidemic",
             "-i",
             "0",
             "--disable_nd",
@@ -63,6 +97,7 @@ impl Dtnd {
         ]
         .map(str::to_owned)
         .to_vec();
+        arguments.extend(routing.iter().map(|it| (*it).to_owned()));
         arguments.extend(["-n".to_owned(), number.to_string()]);
         arguments.extend(["-w".to_owned(), web.to_string()]);
         arguments.extend(["-W".to_owned(), folder.display().to_string()]);
@@ -73,11 +108,32 @@ impl Dtnd {
         for (number, neighbour) in neighbours {
             arguments.extend(["-s".to_owned(), format!("{layer}://{neighbour}/{number}")]);
         }
-        let process = spawn(site, &arguments, web);
+        let process = spawn(site, &arguments, web, None);
         Self {
             address,
             web,
             arguments,
+            host: None,
+            process,
+        }
+    }
+
+    /// Starts it on a host of its own, with the sample of `deploy/bundles/dtn7` as it stands.
+    pub fn sample(site: &Site) -> Self {
+        let host = Arc::new(Host::new(site, "dtnd", &["/var/lib/dtn7"]));
+        for file in ["dtnd.toml", "routes"] {
+            host.install(
+                &format!("deploy/bundles/dtn7/{file}"),
+                &format!("/var/lib/dtn7/{file}"),
+            );
+        }
+        let arguments = ["-c", "/var/lib/dtn7/dtnd.toml"].map(str::to_owned).to_vec();
+        let process = spawn(site, &arguments, SAMPLE_WEB, Some(&host));
+        Self {
+            address: SocketAddr::from(([192, 0, 2, 3], 4556)),
+            web: SAMPLE_WEB,
+            arguments,
+            host: Some(host),
             process,
         }
     }
@@ -87,18 +143,32 @@ impl Dtnd {
         self.process.kill();
     }
 
-    /// Starts it again, with the bundles that it had.
-    pub fn start_again(&mut self, site: &Site) {
-        self.process = spawn(site, &self.arguments, self.web);
+    /// SIGTERM.
+    pub fn stop(&mut self) {
+        self.process.stop();
     }
 
-    /// What it says of the bundles that it has, with `dtnquery`.
-    pub fn bundles(&self) -> String {
+    /// All that it printed.
+    pub fn output(&self) -> String {
+        self.process.output()
+    }
+
+    /// Starts it again, with the bundles that it had.
+    pub fn start_again(&mut self, site: &Site) {
+        self.process = spawn(site, &self.arguments, self.web, self.host.as_deref());
+    }
+
+    /// How many bundles from there it keeps for somebody else, with `dtnquery`. Killed before it has noted that a bundle is to be
+    /// forwarded, it has the bundle when it starts again but never looks at it.
+    pub fn keeps(&self, source: &str) -> usize {
         let output = Command::new(program("dtnquery"))
-            .args(["-p", &self.web.to_string(), "bundles"])
+            .args(["-p", &self.web.to_string(), "store"])
             .output()
             .unwrap();
-        String::from_utf8_lossy(&output.stdout).into_owned()
+        String::from_utf8_lossy(&output.stdout)
+            .lines()
+            .filter(|line| line.contains(source) && line.contains("ForwardPending"))
+            .count()
     }
 
     /// Sends a bundle with `dtnsend`.
@@ -137,8 +207,11 @@ fn program(name: &str) -> PathBuf {
     peer::built(&format!("dtn7/bin/{name}"), "dtn7")
 }
 
-fn spawn(site: &Site, arguments: &[String], web: u16) -> Process {
-    let mut process = Process::start(site, "dtnd", &program("dtnd"), arguments);
+fn spawn(site: &Site, arguments: &[String], web: u16, host: Option<&Host>) -> Process {
+    let mut process = match host {
+        Some(host) => host.start(site, "dtnd", &program("dtnd"), arguments),
+        None => Process::start(site, "dtnd", &program("dtnd"), arguments),
+    };
     process.wait_ready(|| crate::wait::listens(SocketAddr::from(([127, 0, 0, 1], web))));
     process
 }

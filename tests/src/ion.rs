@@ -19,14 +19,19 @@ use crate::{Process, Site, peer, wait};
 /// The folder of the node in its own file system, as the samples in `deploy/ion` have it.
 pub const FOLDER: &str = "/var/lib/ion";
 
-/// Whether ION is installed; says so when it is not.
+/// Whether ION is installed; says so on standard output when it is not.
 pub fn installed() -> bool {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let found = std::env::split_paths(&path).any(|folder| folder.join("ionadmin").exists());
+    let found = is_on_path();
     if !found {
         println!("not run: ionadmin is not on the PATH");
     }
     found
+}
+
+/// Whether ION is installed.
+pub fn is_on_path() -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|folder| folder.join("ionadmin").exists())
 }
 
 /// A node, with the samples of `deploy/ion` as they stand.
@@ -36,12 +41,19 @@ pub struct Node {
     pub name: &'static str,
     /// Its number.
     pub number: u32,
+    /// The folder of its samples.
+    samples: PathBuf,
     host: Process,
 }
 
 impl Node {
     /// The two nodes of the samples, started.
     pub fn pair(site: &Site) -> [Self; 2] {
+        Self::pair_with(site, |_, text| text)
+    }
+
+    /// The two nodes of the samples, each changed by `change` as in [`Node::install`], started.
+    pub fn pair_with(site: &Site, change: impl Fn(&str, String) -> String) -> [Self; 2] {
         let earth = Site::new();
         let moon = Site::new();
         let hosts = format!(
@@ -54,7 +66,7 @@ impl Node {
         let hosts = site.write("hosts", hosts);
         ["earth", "moon"].map(|name| {
             let node = Self::host(site, name, &hosts);
-            node.install(|_, text| text);
+            node.install(&change);
             node.start();
             node
         })
@@ -84,13 +96,29 @@ impl Node {
         let mut host = Process::start(site, &format!("{name}-host"), &unshare, arguments);
         host.wait_ready(|| ready.exists());
         let number = if name == "earth" { 1 } else { 2 };
-        Self { name, number, host }
+        let samples = peer::root().join("deploy/ion").join(name);
+        Self {
+            name,
+            number,
+            samples,
+            host,
+        }
+    }
+
+    /// The node of `deploy/bundles/ion` between two Lightposts, started.
+    pub fn relay(site: &Site) -> Self {
+        let hosts = site.write("hosts", "127.0.0.1 localhost\n");
+        let mut node = Self::host(site, "relay", &hosts);
+        node.number = 3;
+        node.samples = peer::root().join("deploy/bundles/ion");
+        node.install(|_, text| text);
+        node.start();
+        node
     }
 
     /// Copies the samples to the node, each changed by `change`, which gets its name and text.
     pub fn install(&self, change: impl Fn(&str, String) -> String) {
-        let folder = peer::root().join("deploy/ion").join(self.name);
-        for entry in fs::read_dir(folder).unwrap() {
+        for entry in fs::read_dir(&self.samples).unwrap() {
             let entry = entry.unwrap();
             let name = entry.file_name().into_string().unwrap();
             let text = change(&name, fs::read_to_string(entry.path()).unwrap());

@@ -13,6 +13,7 @@
 )]
 
 pub mod bsmtp;
+pub mod bundles;
 pub mod corpus;
 pub mod dovecot;
 pub mod dtn7;
@@ -21,7 +22,10 @@ pub mod full_disk;
 pub mod http;
 pub mod imap;
 pub mod ion;
+pub mod kills;
+pub mod ledger;
 pub mod lmtp_tap;
+pub mod network;
 pub mod nsd;
 pub mod opensmtpd;
 pub mod peer;
@@ -35,6 +39,9 @@ pub mod signatures;
 pub mod site;
 pub mod sites;
 pub mod smtp;
+pub mod tcpcl;
+pub mod ud3tn;
+pub mod udp_relay;
 pub mod ugly;
 pub mod wait;
 pub mod wire_tap;

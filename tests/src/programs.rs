@@ -5,6 +5,7 @@ use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
     process::Command,
+    sync::Arc,
     time::Duration,
 };
 
@@ -13,6 +14,7 @@ use serde_json::Value;
 use crate::{
     Process, Site,
     http::{Answer, Request},
+    network::Host,
     peer,
     process::{self, Finished},
     wait,
@@ -28,6 +30,7 @@ pub struct Program {
     ready: Vec<SocketAddr>,
     /// The configuration file.
     pub configuration: PathBuf,
+    host: Option<Arc<Host>>,
     process: Option<Process>,
 }
 
@@ -36,6 +39,8 @@ pub struct Program {
 pub struct Fault {
     /// The calls' names, with commas.
     pub calls: &'static str,
+    /// Which files or folders they have to be on, below the site's folder, for a program with several databases; empty: on any.
+    pub files: &'static [&'static str],
     /// Which of them, from 1.
     pub nth: u32,
 }
@@ -44,9 +49,18 @@ pub struct Fault {
 const RECORDED: &str = "fsync,fdatasync,sendmsg,sendmmsg";
 
 impl Fault {
+    /// On calls on any file.
+    pub const fn new(calls: &'static str, nth: u32) -> Self {
+        Self {
+            calls,
+            files: &[],
+            nth,
+        }
+    }
+
     /// strace's arguments.
-    fn strace(self, record: Option<&Path>) -> Vec<String> {
-        let Self { calls, nth } = self;
+    fn strace(self, site: &Site, record: Option<&Path>) -> Vec<String> {
+        let Self { calls, files, nth } = self;
         let (file, traced) = match record {
             Some(file) => (file.display().to_string(), format!("{calls},{RECORDED}")),
             None => ("/dev/null".into(), calls.to_owned()),
@@ -60,6 +74,10 @@ impl Fault {
             "-e".into(),
             format!("inject={calls}:signal=KILL:when={nth}"),
         ]);
+        // Calls on other files are neither recorded nor counted.
+        for file in files {
+            arguments.extend(["-P".into(), site.folder().join(file).display().to_string()]);
+        }
         arguments
     }
 }
@@ -82,8 +100,14 @@ impl Program {
             api,
             ready,
             configuration: site.write(&format!("{name}.toml"), configuration),
+            host: None,
             process: None,
         }
+    }
+
+    /// From now on it runs on this host.
+    pub fn on(&mut self, host: Arc<Host>) {
+        self.host = Some(host);
     }
 
     fn arguments(&self) -> Vec<String> {
@@ -109,7 +133,7 @@ impl Program {
     /// may die at once.
     pub fn start_with_fault(&mut self, site: &Site, fault: Fault, record: Option<&Path>) {
         let strace = peer::program("/usr/bin/strace", "strace");
-        let mut arguments = fault.strace(record);
+        let mut arguments = fault.strace(site, record);
         arguments.extend(["/usr/bin/setpriv", "--pdeathsig", "KILL", "--"].map(String::from));
         arguments.push(peer::lightpost().display().to_string());
         arguments.extend(self.arguments());
@@ -120,7 +144,7 @@ impl Program {
     #[track_caller]
     pub fn fault_from_now(&mut self, site: &Site, fault: Fault, record: Option<&Path>) -> Process {
         let strace = peer::program("/usr/bin/strace", "strace");
-        let mut arguments = fault.strace(record);
+        let mut arguments = fault.strace(site, record);
         let id = self.process().id().to_string();
         arguments.extend(["-p".into(), id.clone()]);
         let mut strace = Process::start(site, "strace", &strace, arguments);
@@ -130,7 +154,10 @@ impl Program {
 
     fn launch(&mut self, site: &Site, program: &Path, arguments: Vec<String>) {
         self.process = None;
-        self.process = Some(Process::start(site, &self.name, program, arguments));
+        self.process = Some(match &self.host {
+            Some(host) => host.start(site, &self.name, program, &arguments),
+            None => Process::start(site, &self.name, program, arguments),
+        });
     }
 
     /// Waits until it listens everywhere.

@@ -13,6 +13,8 @@ use crate::{
 
 /// A domain of which each site believes that it is the other's, where a test asks for one.
 pub const LOST: &str = "lost.example";
+/// Somebody on Earth whose address is not ASCII, where a test asks for her mailbox.
+pub const INTERNATIONAL: &str = "\u{e4}lice@earth.example";
 
 /// A running site.
 #[derive(Debug)]
@@ -36,6 +38,8 @@ pub struct Changes<'a> {
     pub lost: &'a [&'a str],
     /// Tables to add to the configuration of Earth's client.
     pub client: &'a str,
+    /// Whether Earth's MTA fills its mailboxes itself, [`INTERNATIONAL`]'s among them: Dovecot's LMTP takes no such address.
+    pub international: bool,
     /// Domains below the Moon's that the Moon's MTA and client take for Earth's side, and whose mail the Moon's gateway gets back.
     pub circular: &'a [&'a str],
 }
@@ -95,6 +99,7 @@ pub fn start(site: &Site, changes: Changes<'_>) -> (Place, Place) {
         own,
         other,
         lost: changes.lost,
+        international: changes.international && body == "earth",
         tables: if body == "earth" { changes.client } else { "" },
         circular: if body == "moon" { changes.circular } else { &[] },
     };
@@ -112,6 +117,7 @@ struct Plan<'a> {
     own: Addresses,
     other: Addresses,
     lost: &'a [&'a str],
+    international: bool,
     tables: &'a str,
     circular: &'a [&'a str],
 }
@@ -127,7 +133,10 @@ impl Plan<'_> {
         let mut server = program("server", own.admin, own.https, &self.server(&folders));
         let user = if body == "earth" { "alice" } else { "bob" };
         let users = [user, "postmaster"].map(|user| format!("{user}@{body}.example"));
-        let names = users.each_ref().map(String::as_str);
+        let mut names = users.each_ref().map(String::as_str).to_vec();
+        if self.international {
+            names.push(INTERNATIONAL);
+        }
         let dovecot = Dovecot::start(site, &format!("{body}-dovecot"), &names);
         let mta = self.mta(&dovecot, &names);
         server.start(site);
@@ -230,7 +239,7 @@ impl Plan<'_> {
             settings.relayed.push((*domain).to_owned());
             settings.transports.push(format!("{domain} {agent}"));
         }
-        settings = if self.body == "earth" {
+        settings = if self.body == "earth" && !self.international {
             settings.lmtp("earth.example", dovecot)
         } else {
             let fill = |settings: postfix::Settings, user: &&str| settings.maildir(user, dovecot);

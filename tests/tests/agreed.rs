@@ -17,7 +17,7 @@ use lightpost_tests::{
     peer,
     pki::Authority,
     postfix::{self, Postfix},
-    programs::Program,
+    programs::{Fault, Program},
     smtp, wait,
     world::{self, ClientSettings, Gateway, GatewaySettings},
 };
@@ -229,4 +229,62 @@ fn a_large_mail_is_converted_in_little_memory() {
     assert!(stored.iter().all(|mail| mail.is_ascii()));
     let decoded = world.dovecot.decoded(BOB, "1");
     assert!(decoded.iter().any(|part| part == body.as_bytes()));
+}
+
+/// Killed on entering the writes of a mail's way (stored, claimed, about to leave, answered), with another agreement in each life: what the gateway
+/// may have already is the same object again, which it recognises.
+#[test]
+fn what_may_have_arrived_is_repeated_as_it_was_whatever_is_agreed_since() {
+    const AGREEMENTS: [&str; 2] = ["accepts = [\"8BITMIME\", \"DSN\"]", "accepts = []"];
+    /// A mail alone takes about fifty. Before the last of them the gateway has it, and the client does not know.
+    const WRITES: std::ops::RangeInclusive<u32> = 21..=70;
+    let mut world = World::new(AGREEMENTS[0]);
+    let file = world.client.configuration.clone();
+    let mut subjects = Vec::new();
+    for nth in WRITES {
+        let fault = Fault::new("pwrite64", nth);
+        // Once this one is there, the writes of the start are over.
+        let before = format!("before-{nth}");
+        let message = corpus::message(&before, b"Hello\r\n");
+        let id = world.client.submit(&format!("<{ALICE}>"), &[BOB], &message);
+        world.client.wait_status(&id, "delivered", SOON);
+        subjects.push(before);
+        let tracer = world.client.fault_from_now(&world.site, fault, None);
+        let subject = format!("agreed-{nth}");
+        let message = corpus::message(&subject, b"Hello\r\n");
+        let from = format!("<{ALICE}> RET=HDRS ENVID=7");
+        let request = Request::mail(&from, &[&format!("<{BOB}> NOTIFY=FAILURE")], &message)
+            .header("Idempotency-Key", &format!("\"{subject}\""));
+        let answer = world.client.ask(&request);
+        // There may be fewer.
+        wait::until("the end of the client or of the mail's way", SOON, || {
+            world.client.unfinished().is_none_or(|left| left == 0)
+        });
+        world.client.kill();
+        drop(tracer);
+        let text = fs::read_to_string(&file).unwrap();
+        let (now, then) = (AGREEMENTS[(nth as usize + 1) % 2], AGREEMENTS[nth as usize % 2]);
+        assert!(text.contains(now));
+        fs::write(&file, text.replace(now, then)).unwrap();
+        world.client.start(&world.site);
+        if answer.is_err() {
+            let answer = world.client.ask(&request).unwrap();
+            assert_eq!(answer.status, 202, "{}", answer.text());
+        }
+        subjects.push(subject);
+    }
+    let mails = world.dovecot.wait_mails(BOB, subjects.len());
+    for subject in &subjects {
+        corpus::find(&mails, subject);
+    }
+    wait::until("the client knows of every mail", SOON, || {
+        world.client.unfinished() == Some(0)
+    });
+    let messages = world.client.messages();
+    let repeated = messages.iter().filter(|one| {
+        let message = world.client.message(one["id"].as_str().unwrap());
+        let history = message["history"].as_array().unwrap();
+        history.iter().any(|event| event["kind"] == "resent")
+    });
+    assert!(repeated.count() >= 2, "nothing was under way: {messages:#?}");
 }

@@ -28,11 +28,16 @@ const OURS: &str = "192.0.2.7";
 const OTHER: &str = "198.51.100.9";
 const FORGED: &str =
     "Authentication-Results: earth.example; spf=pass smtp.mailfrom=mallory.example;\r\n dmarc=pass\r\n";
+/// Text that says more than ASCII can.
+const TEXT: &str =
+    "Gr\u{fc}\u{df}e vom Mond, \u{17e}lu\u{165}ou\u{10d}k\u{fd} k\u{16f}\u{148}, = und ein Rest \r\n";
 const FOREIGN: &str = "Authentication-Results: mx.other.example; dkim=pass header.d=earth.example\r\n";
 
 struct World {
     client: Program,
     smtp: SocketAddr,
+    /// Lines for the client's path.
+    path: String,
     /// What signs the mail of earth.example, and what seals.
     dkim: SigningKey,
     seal: SigningKey,
@@ -66,6 +71,7 @@ impl World {
         let mut world = Self {
             client: world::client(&site, &authority, &ClientSettings::discovering(smtp, &[])),
             smtp,
+            path: String::new(),
             dkim,
             seal,
             dns,
@@ -96,6 +102,7 @@ impl World {
         let client = ClientSettings {
             routes: vec![("moon.example".into(), vec![self.gateway.uri_by_address()])],
             more: format!("\n[smtp]\nlisten = \"{smtp}\"\n{screen}"),
+            path: self.path.clone(),
             ..ClientSettings::discovering(self.dns.address, &[])
         };
         self.client = world::client(&self.site, &self.authority, &client);
@@ -105,13 +112,18 @@ impl World {
 
     /// Offers a mail that the MTA of this host had from `client`.
     fn offer(&self, client: &str, mail: &[u8]) -> String {
+        self.offer_from(&format!("<{ALICE}>"), client, mail)
+    }
+
+    /// The same with this argument of MAIL.
+    fn offer_from(&self, sender: &str, client: &str, mail: &[u8]) -> String {
         let mut whole = format!(
             "Received: from out.earth.example (out.earth.example [{client}])\r\n\tby mx.earth.example (Postfix) with ESMTPS id 1;\r\n\
              \tSun, 22 Nov 2026 12:00:00 +0000\r\n"
         )
         .into_bytes();
         whole.extend_from_slice(mail);
-        smtp::offer(self.smtp, &format!("<{ALICE}>"), &[&format!("<{BOB}>")], &whole).unwrap()
+        smtp::offer(self.smtp, sender, &[&format!("<{BOB}>")], &whole).unwrap()
     }
 }
 
@@ -219,6 +231,65 @@ fn results_cross_sealed_and_a_gateway_without_dns_trusts_them() {
     let id = world.client.submit(ALICE, &[BOB], &sealed);
     world.client.wait_status(&id, "delivered", SOON);
     assert_eq!(world.dovecot.wait_mails(BOB, 3).len(), 3);
+}
+
+#[test]
+fn what_was_converted_leaves_with_a_seal_that_fits() {
+    let mut world = World::new("");
+    world.path = "accepts = [\"DSN\"]\nmax_line = 998".into();
+    world.restart(&world.sealing());
+    let said = "spf=pass dkim=pass (earth.example) dmarc=pass";
+    let converted = "converted to quoted-printable for its path";
+    let from = format!("<{ALICE}> BODY=8BITMIME");
+    // One that stays in memory, one that does not.
+    for (arrived, lines) in [(1, 1), (2, 60_000)] {
+        let body = TEXT.repeat(lines);
+        let signed = world
+            .dkim
+            .sign(&corpus::message(&format!("converted{lines}"), body.as_bytes()));
+        let reply = world.offer_from(&from, OURS, &[FORGED.as_bytes(), &signed].concat());
+        assert!(reply.starts_with("250"), "{reply}");
+        assert_eq!(notes(&world.client), [said, converted]);
+        // The gateway refuses what has no good seal.
+        let mails = world.dovecot.wait_mails(BOB, arrived);
+        let mail = mails
+            .iter()
+            .find(|mail| text(mail).contains(&format!("Subject: converted{lines}\r\n")))
+            .unwrap();
+        assert!(mail.is_ascii());
+        let arc = world.seal.arc(mail);
+        assert!(arc.starts_with("pass"), "{arc}");
+        let head = text(mail).split("\r\n\r\n").next().unwrap().to_owned();
+        assert!(!head.contains("mallory"), "{head}");
+        for part in [
+            "\r\nAuthentication-Results: earth.example;",
+            "dkim=pass header.i=@earth.example",
+            "X-MIME-Autoconverted: from 8bit to quoted-printable",
+            "its DKIM signature was made before",
+        ] {
+            assert!(head.contains(part), "{part}: {head}");
+        }
+        let sealed = notes(&world.gateway.program);
+        let told = "sealed by earth.example (relay1): i=1; earth.example; spf=pass";
+        assert!(
+            sealed[0].starts_with(told) && sealed[0].contains("dkim=pass"),
+            "{sealed:?}"
+        );
+        let decoded = world.dovecot.decoded(BOB, "1");
+        assert!(decoded.iter().any(|part| part == body.as_bytes()));
+    }
+    // The results name a sender as it crosses.
+    let signed = world.dkim.sign(&corpus::message("labels", TEXT.as_bytes()));
+    let from = "<alice@m\u{f6}nd.example> SMTPUTF8 BODY=8BITMIME";
+    let reply = world.offer_from(from, OURS, &signed);
+    assert!(reply.starts_with("250"), "{reply}");
+    let mails = world.dovecot.wait_mails(BOB, 3);
+    let mail = mails
+        .iter()
+        .find(|mail| text(mail).contains("Subject: labels"))
+        .unwrap();
+    assert!(mail.is_ascii() && text(mail).contains("smtp.mailfrom=alice@xn--mnd-sna.example"));
+    assert!(world.seal.arc(mail).starts_with("pass"));
 }
 
 #[test]

@@ -7,80 +7,23 @@
     reason = "the helpers of tests fail tests"
 )]
 
-use std::{net::SocketAddr, os::unix::fs::PermissionsExt, path::Path, time::Duration};
+use std::{os::unix::fs::PermissionsExt, path::Path, time::Duration};
 
 use lightpost_tests::{
-    Site, corpus,
-    dovecot::Dovecot,
+    Site,
+    bundles::{ALICE, BOB, POSTMASTER, World, hello, replace},
+    corpus,
     nsd::Nsd,
-    pki::Authority,
-    programs::{self, Program},
-    wait,
-    world::{self, ClientSettings, Gateway, GatewaySettings, RELAY},
+    programs, wait,
+    world::RELAY,
 };
 
-const ALICE: &str = "alice@earth.example";
-const BOB: &str = "bob@moon.example";
-const POSTMASTER: &str = "postmaster@moon.example";
-const NAME: &str = "gw1.moon.example";
 const SOON: Duration = Duration::from_secs(60);
-
-/// Earth's client is ipn:1.26, the Moon's gateway ipn:2.25.
-struct World {
-    client: Program,
-    gateway: Gateway,
-    dovecot: Dovecot,
-    site: Site,
-}
-
-/// A node's sockets: its own, its neighbour's.
-fn section(endpoint: &str, store: &str, own: SocketAddr, routes: &str, other: SocketAddr) -> String {
-    format!(
-        "\n[bundle]\nendpoint = \"{endpoint}\"\nstore = \"{store}\"\n[[bundle.listen]]\naddress = \"{own}\"\n\
-         [bundle.neighbour.other]\naddress = \"{other}\"\nroutes = [\"{routes}\"]\n"
-    )
-}
-
-/// Not started. `path` are lines of the path, `bundle` of its bundle section; `gateway` is the route's.
-fn world(path: &str, bundle: &str, gateway: &str) -> World {
-    let site = Site::new();
-    let authority = Authority::new(&site, "ca");
-    let dovecot = Dovecot::start(&site, "dovecot", &[BOB, POSTMASTER]);
-    let (earth, moon) = (site.socket(), site.socket());
-    let mut settings = GatewaySettings::new(NAME, &["moon.example"], dovecot.lmtp);
-    settings.peer = "endpoints = [\"ipn:1.26\"]\n".into();
-    settings.more = section("ipn:2.25", &store(&site, "moon"), moon, "ipn:1.*", earth);
-    let far = Gateway::new(&site, &authority, &settings);
-    let mut settings = ClientSettings::discovering(site.socket(), &[]);
-    settings.path = path.to_owned();
-    for domain in ["moon.example", "mars.example"] {
-        settings.routes.push((domain.into(), vec![gateway.to_owned()]));
-    }
-    settings.more = format!(
-        "\n[path.near.bundle]\n{bundle}\n{}",
-        section("ipn:1.26", &store(&site, "earth"), earth, "ipn:2.*", moon)
-    );
-    World {
-        client: world::client(&site, &authority, &settings),
-        gateway: far,
-        dovecot,
-        site,
-    }
-}
-
-fn store(site: &Site, name: &str) -> String {
-    site.path(&format!("{name}/bundles")).display().to_string()
-}
-
-fn hello(subject: &str) -> Vec<u8> {
-    corpus::message(subject, b"Hello\r\n")
-}
-
 const BUNDLES: &str = "transports = [\"bundle\"]\nreply_within = \"50s\"\n";
 
 #[test]
 fn a_mail_and_its_reply_cross_whoever_is_away_or_killed_meanwhile() {
-    let mut world = world(BUNDLES, "", "ipn:2.25");
+    let mut world = World::new(BUNDLES, "", "ipn:2.25");
     world.client.start(&world.site);
     // The Moon is away: the bundle is in custody on Earth, and outlives a kill of everything there.
     let id = world.client.submit(ALICE, &[BOB], &hello("in custody"));
@@ -132,7 +75,7 @@ fn a_mail_and_its_reply_cross_whoever_is_away_or_killed_meanwhile() {
 
 #[test]
 fn a_bare_object_is_delivered_when_its_node_says_so() {
-    let mut world = world(BUNDLES, "payload = \"batch-smtp\"\n", "ipn:2.25");
+    let mut world = World::new(BUNDLES, "payload = \"batch-smtp\"\n", "ipn:2.25");
     world.client.start(&world.site);
     world.gateway.program.start(&world.site);
     let id = world.client.submit(ALICE, &[BOB], &hello("bare"));
@@ -159,7 +102,7 @@ fn bundles_take_over_where_quic_is_silent() {
     let dead = Site::new().socket();
     let gateway = format!("https://{dead}/inboundmail#ipn:2.25");
     let path = "transports = [\"quic\", \"bundle\"]\nreply_within = \"50s\"\n";
-    let mut world = world(path, "after = 4.0\n", &gateway);
+    let mut world = World::new(path, "after = 4.0\n", &gateway);
     world.client.start(&world.site);
     world.gateway.program.start(&world.site);
     let id = world.client.submit(ALICE, &[BOB], &hello("fallback"));
@@ -171,11 +114,9 @@ fn bundles_take_over_where_quic_is_silent() {
 
 #[test]
 fn strangers_are_neither_served_nor_answered() {
-    let mut world = world(BUNDLES, "", "ipn:2.25");
+    let mut world = World::new(BUNDLES, "", "ipn:2.25");
     // The gateway knows its peer by another endpoint.
-    let file = &world.gateway.program.configuration;
-    let text = std::fs::read_to_string(file).unwrap();
-    std::fs::write(file, text.replace("ipn:1.26", "ipn:1.27")).unwrap();
+    replace(&world.gateway.program.configuration, "ipn:1.26", "ipn:1.27");
     world.gateway.program.start(&world.site);
     world.client.start(&world.site);
     let id = world.client.submit(ALICE, &[BOB], &hello("stranger"));
@@ -214,7 +155,7 @@ fn append(file: &Path, text: &str) {
 #[test]
 fn only_what_is_signed_with_a_known_key_counts() {
     let path = "transports = [\"bundle\"]\nreply_within = \"8s\"\n";
-    let mut world = world(path, "", "ipn:2.25");
+    let mut world = World::new(path, "", "ipn:2.25");
     let original = std::fs::read_to_string(&world.client.configuration).unwrap();
     let moon = signed(&world, "first", "ipn:1.*");
     append(&world.gateway.program.configuration, &moon);
@@ -257,7 +198,7 @@ fn only_what_is_signed_with_a_known_key_counts() {
 #[test]
 fn discovery_offers_the_node_of_the_gateways_host() {
     let path = "transports = [\"quic\", \"bundle\"]\nreply_within = \"50s\"\n";
-    let mut world = world(path, "after = 4.0\n", "");
+    let mut world = World::new(path, "after = 4.0\n", "");
     // Nothing listens at the web's port; the host's node is number 2.
     let dead = world.site.socket();
     let nsd = Nsd::start(
@@ -309,11 +250,9 @@ fn discovery_offers_the_node_of_the_gateways_host() {
 #[test]
 fn where_both_ways_work_the_preferred_one_is_taken() {
     let path = "transports = [\"quic\", \"bundle\"]\nreply_within = \"50s\"\n";
-    let mut world = world(path, "above = \"100kB\"\n", "GATEWAY");
+    let mut world = World::new(path, "above = \"100kB\"\n", "GATEWAY");
     let both = format!("{}#ipn:2.25", world.gateway.uri_by_address());
-    let file = &world.client.configuration;
-    let text = std::fs::read_to_string(file).unwrap();
-    std::fs::write(file, text.replace("GATEWAY", &both)).unwrap();
+    world.configure_client("GATEWAY", &both);
     world.client.start(&world.site);
     world.gateway.program.start(&world.site);
     for (mail, way) in [

@@ -123,7 +123,7 @@ fn a_mail_arrives_once_wherever_in_a_failover_its_client_is_killed() {
         for (meaning, calls, stages) in points {
             for (stage, steps) in *stages {
                 for nth in *steps {
-                    let fault = Fault { calls, nth: *nth };
+                    let fault = Fault::new(calls, *nth);
                     let case = Case::new(&authority, wrong, (meaning, fault, *stage), &first, &second);
                     cases.push(case);
                 }

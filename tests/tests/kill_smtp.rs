@@ -40,7 +40,7 @@ fn what_was_answered_250_survives() {
     let mut killed = 0;
     for (calls, steps) in POINTS {
         for nth in *steps {
-            client.start_with_fault(&site, Fault { calls, nth: *nth }, None);
+            client.start_with_fault(&site, Fault::new(calls, *nth), None);
             wait::until("it listens or has died", Duration::from_secs(60), || {
                 wait::listens(address) || client.process().ended().is_some()
             });

@@ -17,11 +17,13 @@ use lightpost_tests::{
     pki::Authority,
     postfix::{self, Postfix},
     programs::{Fault, Program},
+    sites::{self, Changes},
     smtp, wait,
     world::{self, ClientSettings, Gateway, GatewaySettings},
 };
 
 const ALICE: &str = "alice@earth.example";
+const CAROL: &str = "carol@earth.example";
 const BOB: &str = "bob@moon.example";
 const SENDER: &str = "<alice@earth.example> RET=HDRS ENVID=QQ+2B314159";
 const SOON: Duration = Duration::from_secs(120);
@@ -54,7 +56,7 @@ impl World {
     fn new(surface: Surface, path: &str) -> Self {
         let site = Site::new();
         let authority = Authority::new(&site, "ca");
-        let dovecot = Dovecot::start(&site, "dovecot", &[ALICE, BOB]);
+        let dovecot = Dovecot::start(&site, "dovecot", &[ALICE, CAROL, BOB]);
         let settings = postfix::Settings {
             name: "surface".into(),
             host: "mx.moon.example".into(),
@@ -236,6 +238,35 @@ fn a_delay_is_reported_once_although_the_client_is_killed() {
     assert_eq!(world.client.messages().iter().filter(|one| told(one)).count(), 1);
 }
 
+/// Who did not ask hears of one mail for a destination, and the next life of the client knows that.
+#[test]
+fn who_was_told_of_a_delay_is_not_told_of_another_mail_after_the_client_was_killed() {
+    // On a machine that stands still for a while notices are put off by the time of an exchange: a short one.
+    let mut world = World::new(Surface::Mailbox, "delay_notice = \"1s\"\nreply_within = \"3s\"");
+    let send = |world: &World, from: &str, subject: &str| {
+        let message = corpus::message(subject, b"Hello\r\n");
+        smtp::hand_over(world.smtp, &format!("<{from}>"), &[&format!("<{BOB}>")], &message);
+    };
+    send(&world, ALICE, "first");
+    assert_says(
+        &world.report(),
+        &["action: delayed", "message-id: <first@earth.example>"],
+    );
+    world.client.kill();
+    world.client.start(&world.site);
+    send(&world, ALICE, "second");
+    // The second mail's time is over before this one's.
+    send(&world, CAROL, "third");
+    let told = world.dovecot.wait_mails(CAROL, 1);
+    assert!(corpus::contains(&told[0], b"<third@earth.example>"));
+    let reports = world.client.messages();
+    let reports = reports.iter().filter(|one| one["origin"] == "dsn");
+    assert_eq!(reports.count(), 2, "{:#?}", world.client.messages());
+    world.open();
+    world.dovecot.wait_mails(BOB, 3);
+    world.dovecot.wait_mails(ALICE, 1);
+}
+
 /// Killed on entering syncs around the time of the notice, which is stored with the note that it was, or neither is.
 #[test]
 fn a_delay_is_reported_once_wherever_the_client_is_killed() {
@@ -248,10 +279,7 @@ fn a_delay_is_reported_once_wherever_the_client_is_killed() {
         wait::until("the mail in the outbox", SOON, || {
             world.client.messages().iter().filter(|one| accepted(one)).count() > before
         });
-        let fault = Fault {
-            calls: "fdatasync",
-            nth,
-        };
+        let fault = Fault::new("fdatasync", nth);
         let mut tracer = world.client.fault_from_now(&world.site, fault, None);
         tracer.wait_end(SOON);
         world.client.kill();
@@ -308,6 +336,85 @@ fn mail_that_its_sender_wants_back_in_time_comes_back() {
             "status: 5.4.7",
             "content-type: message/rfc822",
             "\r\n\r\nHello\r\n",
+        ],
+    );
+}
+
+#[test]
+fn who_wants_to_know_hears_when_the_time_is_over_and_the_mail_goes_on() {
+    let mut world = World::new(Surface::Mailbox, "");
+    let message = corpus::message("in-time", b"Hello\r\n");
+    smtp::hand_over(
+        world.smtp,
+        &format!("<{ALICE}> BY=2;N ENVID=7"),
+        &[&format!("<{BOB}> NOTIFY=FAILURE")],
+        &message,
+    );
+    assert_says(
+        &world.report(),
+        &[
+            "reporting-mta: dns; relay.earth.example",
+            "original-envelope-id: 7",
+            "deliver-by-date: ",
+            "action: delayed",
+            "status: 4.4.7",
+            "will-retry-until: ",
+            "message-id: <in-time@earth.example>",
+        ],
+    );
+    assert!(world.dovecot.on_disk(BOB).is_empty());
+    world.open();
+    corpus::assert_only_trace_added(&world.dovecot.wait_mails(BOB, 1)[0], &message);
+    let told = |message: &serde_json::Value| message["origin"] == "dsn";
+    assert_eq!(world.client.messages().iter().filter(|one| told(one)).count(), 1);
+}
+
+#[test]
+fn a_report_about_international_addresses_crosses_into_the_mailbox_of_the_sender() {
+    let site = Site::new();
+    let changes = Changes {
+        international: true,
+        ..Changes::default()
+    };
+    let (earth, moon) = sites::start(&site, changes);
+    let message = corpus::message("international", "Gr\u{fc}\u{df}e\r\n".as_bytes());
+    smtp::hand_over(
+        earth.mta.smtp,
+        &format!(
+            "<{}> SMTPUTF8 BODY=8BITMIME RET=FULL ENVID=7",
+            sites::INTERNATIONAL
+        ),
+        &["<b\u{f6}b@moon.example> NOTIFY=FAILURE ORCPT=utf-8;b\\x{F6}b@moon.example"],
+        &message,
+    );
+    let arrived = wait::holds_within(SOON, || !earth.dovecot.on_disk(sites::INTERNATIONAL).is_empty());
+    assert!(
+        arrived,
+        "no report; Earth's Postfix:\n{}\nthe Moon's:\n{}",
+        earth.mta.log(),
+        moon.mta.log()
+    );
+    let report = earth.dovecot.wait_mails(sites::INTERNATIONAL, 1).remove(0);
+    let report = String::from_utf8(report).unwrap();
+    assert_says(
+        &report,
+        &[
+            "return-path: <>",
+            "to: <\u{e4}lice@earth.example>",
+            "content-type: message/global-delivery-status",
+            "reporting-mta: dns; gw1.moon.example",
+            "original-envelope-id: 7",
+            "original-recipient: utf-8; b\u{f6}b@moon.example",
+            "final-recipient: utf-8; b\u{f6}b@moon.example",
+            "action: failed",
+            "status: 5.1.1",
+            "content-type: message/global\r\n",
+            "message-id: <international@earth.example>",
+            "gr\u{fc}\u{df}e\r\n",
+            // The way of the mail and the way back.
+            "by relay.moon.example",
+            "by gw1.earth.example",
+            "by relay.earth.example",
         ],
     );
 }

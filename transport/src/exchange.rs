@@ -36,6 +36,8 @@ pub struct Exchange {
     pub object: Arc<dyn Object>,
     /// Octets of the mail in it.
     pub octets: u64,
+    /// How long the line is busy with what left before it and has no answer yet, and with itself.
+    pub line: Duration,
     /// Whether a bundle node held it before, and no answer came.
     pub held_before: bool,
     /// Sending order, higher first.
@@ -96,6 +98,8 @@ pub enum Outcome {
         until: Timestamp,
         /// What the node calls it: the bundle's id.
         custody: String,
+        /// What became of the way that it took before, one line for the history.
+        tried: Option<String>,
     },
     /// A bundle node holds it, and by the path's settings that is all that is ever heard of it.
     HandedOver {

@@ -9,7 +9,7 @@ use std::{
 };
 
 use jiff::Timestamp;
-use lightpost_clock::{Clock, add};
+use lightpost_clock::{Clock, add, until};
 use lightpost_config::{Section, Size};
 
 use crate::{
@@ -226,19 +226,21 @@ impl Ways {
         last: bool,
     ) -> Outcome {
         let gateway = exchange.gateway.as_str();
+        // A full line is not a silent gateway.
+        let after = rules.after.saturating_add(exchange.line);
         let until = match last {
             true => deadline,
-            false => deadline.min(add(self.clock.now(), rules.after)),
+            false => deadline.min(add(self.clock.now(), after)),
         };
         let sending = self.quic.send(exchange.clone(), until);
         let outcome = match last {
             true => sending.await,
             // Connecting may take its own time; the other way does not wait for it.
-            false => match self.clock.timeout(rules.after, sending).await {
+            false => match self.clock.timeout(after, sending).await {
                 Ok(outcome) => outcome,
                 Err(_) => Outcome::Failed(Failure::NoReply {
                     gateway: exchange.gateway.authority().to_owned(),
-                    waited: rules.after,
+                    waited: after,
                 }),
             },
         };
@@ -264,15 +266,20 @@ impl Transport for Ways {
         };
         let silent = self.is_silent(exchange.gateway.as_str(), self.clock.now());
         let ways = rules.ways(&exchange, silent);
+        let begun = self.clock.now();
         let mut worst: Option<Outcome> = None;
         for (index, way) in ways.iter().enumerate() {
             let last = index + 1 == ways.len();
             let outcome = match way {
                 Way::Quic => self.over_quic(&exchange, deadline, rules, last).await,
-                Way::Bundle => self.bundle.send(exchange.clone(), deadline).await,
+                // What QUIC took is not taken from the time for a reply in a bundle.
+                Way::Bundle => {
+                    let deadline = add(deadline, until(begun, self.clock.now()));
+                    self.bundle.send(exchange.clone(), deadline).await
+                }
             };
             if rank(&outcome) == 0 {
-                return outcome;
+                return behind(worst, outcome);
             }
             if worst.as_ref().is_none_or(|worst| rank(worst) < rank(&outcome)) {
                 worst = Some(outcome);
@@ -292,6 +299,18 @@ impl Transport for Ways {
             late = self.bundle.late() => late,
         }
     }
+}
+
+/// `outcome` with what became of the way before.
+fn behind(before: Option<Outcome>, mut outcome: Outcome) -> Outcome {
+    if let Some(Outcome::Failed(failure)) = before {
+        match &mut outcome {
+            Outcome::InCustody { tried, .. } => *tried = Some(failure.to_string()),
+            Outcome::HandedOver { said } => *said = format!("{failure}; {said}"),
+            _ => {}
+        }
+    }
+    outcome
 }
 
 /// 0 ends the search for a way. Of several failures the one with the highest rank is told: that the request may have arrived outweighs

@@ -1,6 +1,8 @@
 //! Nodes on loopback.
 #![allow(dead_code)] // not every test file uses all of it
 
+pub(crate) mod raw;
+
 use std::{
     net::{Ipv4Addr, SocketAddr},
     path::Path,

@@ -71,28 +71,29 @@ pub(super) async fn run(options: &List, output: Output) -> Result<(), Failure> {
 
 async fn pages(endpoint: &Endpoint, options: &List) -> Result<Page, Failure> {
     let mut listing = Page::default();
-    let mut after = options.after.clone();
-    while listing.messages.len() < options.limit.max(1) {
-        let limit = (options.limit.max(1) - listing.messages.len()).min(PAGE);
-        let answer = ask(endpoint, Method::GET, &target(options, after.as_deref(), limit)).await?;
+    let mut after = options.after;
+    while listing.messages.len() < options.limit {
+        let limit = (options.limit - listing.messages.len()).min(PAGE);
+        let answer = ask(endpoint, Method::GET, &target(options, after, limit)).await?;
         let page: Page = read(endpoint, &answer)?;
         listing.messages.extend(page.messages);
         listing.next = page.next;
         match page.next {
-            Some(next) => after = Some(next.to_string()),
+            Some(next) => after = Some(next),
             None => break,
         }
     }
     Ok(listing)
 }
 
-fn target(options: &List, after: Option<&str>, limit: usize) -> String {
+fn target(options: &List, after: Option<ulid::Ulid>, limit: usize) -> String {
+    let after = after.map(|id| id.to_string());
     let mut query = Serializer::new(String::new());
     for (name, value) in [
         ("status", options.status.as_deref()),
         ("destination", options.destination.as_deref()),
         ("sender", options.sender.as_deref()),
-        ("after", after),
+        ("after", after.as_deref()),
     ] {
         if let Some(value) = value {
             query.append_pair(name, value);
@@ -129,7 +130,10 @@ pub(super) fn tone(status: Status) -> Tone {
 
 /// Why a recipient waits, what was said last, and when it goes on.
 pub(super) fn why(recipient: &RecipientView, now: Timestamp) -> String {
+    // What was said last begins with the reason where a settlement gave it.
+    let said = recipient.detail.as_deref().unwrap_or_default();
     let reason = recipient.reason.map(|reason| word(&reason));
+    let reason = reason.filter(|reason| !said.starts_with(&format!("{reason}:")) && said != reason);
     let next = recipient
         .due
         .map(|due| match (recipient.status, until(now, due)) {
@@ -195,6 +199,8 @@ mod tests {
             why(&recipient, now),
             "no-reply, gw has not answered, next try in 1h30m"
         );
+        recipient.detail = Some("no-reply: gw is silent".into());
+        assert_eq!(why(&recipient, now), "no-reply: gw is silent, next try in 1h30m");
         recipient.status = Status::Awaiting;
         (recipient.reason, recipient.detail) = (None, None);
         assert_eq!(why(&recipient, now), "reply awaited for 1h30m");

@@ -8,7 +8,7 @@ use lightpost_queue::{EventView, MessageView};
 use serde::Deserialize;
 
 use super::{
-    ask,
+    ask, escaped,
     listing::{sender, tone, why, word},
     read,
 };
@@ -31,11 +31,7 @@ struct Known {
 /// Runs the command.
 pub(super) async fn run(options: &Message, output: Output) -> Result<(), Failure> {
     let endpoint = Endpoint::find(&options.place)?;
-    if options.id.is_empty() || !options.id.bytes().all(|octet| octet.is_ascii_alphanumeric()) {
-        let what = format!("{} is not a message's id", options.id.escape_debug());
-        return Err(Failure::new(code::USAGE, what, "`lightpost queue ls` shows ids"));
-    }
-    let known = format!("/v1/messages?known_as={}&limit={MOST}", options.id);
+    let known = format!("/v1/messages?known_as={}&limit={MOST}", escaped(&options.id)?);
     let known: Known = read(&endpoint, &ask(&endpoint, Method::GET, &known).await?)?;
     let mut messages: Vec<MessageView> = Vec::new();
     for id in known.messages.iter().map(|message| message.id.to_string()) {

@@ -6,6 +6,7 @@ mod message;
 use http::Method;
 use lightpost_clock::Clock;
 use serde::de::DeserializeOwned;
+use url::form_urlencoded;
 
 use crate::{
     args::{Messages, Queue, QueueAction},
@@ -51,7 +52,9 @@ async fn ask(endpoint: &Endpoint, method: Method, path: &str) -> Result<Answer, 
     let (code, remedy) = match answer.status.as_u16() {
         401 => (code::NOPERM, "name the right --token-file"),
         403 => (code::NOPERM, ""),
-        400 | 404 | 422 => (code::DATAERR, "`lightpost queue ls` shows what there is"),
+        404 => (code::DATAERR, "`lightpost queue ls` shows what there is"),
+        409 => (code::DATAERR, "`lightpost queue show` with that id shows them"),
+        400 | 422 => (code::DATAERR, ""),
         _ => (code::TEMPFAIL, "try again later"),
     };
     let what = problem::text(answer.status.as_u16(), &answer.body);
@@ -96,11 +99,17 @@ async fn operate(operation: &str, messages: &Messages, output: Output) -> Result
     }
 }
 
-async fn apply(endpoint: &Endpoint, operation: &str, id: &str) -> Result<u64, Failure> {
-    if !id.bytes().all(|octet| octet.is_ascii_alphanumeric()) || id.is_empty() {
-        let what = format!("{} is not a message's id", id.escape_debug());
+/// An id as a URL takes it; MTAs' own have more than letters and digits in them.
+fn escaped(id: &str) -> Result<String, Failure> {
+    if id.is_empty() || !id.bytes().all(|octet| octet.is_ascii_graphic()) {
+        let what = format!("\"{}\" is not a message's id", id.escape_debug());
         return Err(Failure::new(code::USAGE, what, "`lightpost queue ls` shows ids"));
     }
+    Ok(form_urlencoded::byte_serialize(id.as_bytes()).collect())
+}
+
+async fn apply(endpoint: &Endpoint, operation: &str, id: &str) -> Result<u64, Failure> {
+    let id = escaped(id)?;
     let answer = ask(endpoint, Method::POST, &format!("/v1/messages/{id}/{operation}")).await?;
     let fields: serde_json::Value = read(endpoint, &answer)?;
     Ok(fields
@@ -123,5 +132,25 @@ fn effect(operation: &str, changed: u64) -> String {
         0 => format!("no recipient is in a status that can be {}", past(operation)),
         1 => format!("1 recipient {}", past(operation)),
         more => format!("{more} recipients {}", past(operation)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::escaped;
+
+    #[test]
+    fn ids_of_every_mta() {
+        for (id, expected) in [
+            ("01JD2XVQ6Y0G3T6T1N9YFJ7KQZ", Some("01JD2XVQ6Y0G3T6T1N9YFJ7KQZ")),
+            ("4Zx9AbCd", Some("4Zx9AbCd")),
+            ("1tGk3b-00000002Xyz-1AbC", Some("1tGk3b-00000002Xyz-1AbC")),
+            ("a/../b?c=d&e", Some("a%2F..%2Fb%3Fc%3Dd%26e")),
+            ("", None),
+            ("a b", None),
+            ("ä", None),
+        ] {
+            assert_eq!(escaped(id).ok().as_deref(), expected, "{id}");
+        }
     }
 }

@@ -3,7 +3,7 @@
 pub(crate) mod logging;
 mod notify;
 
-use std::num::NonZero;
+use std::{io::ErrorKind, num::NonZero};
 
 use lightpost_client::Client;
 use lightpost_clock::Clock;
@@ -12,7 +12,7 @@ use lightpost_server::Server;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::{
-    args::Serve,
+    args::{Program, Serve},
     check,
     failure::{Failure, code},
     no_runtime,
@@ -21,6 +21,7 @@ use crate::{
 /// Runs the agent.
 pub(crate) fn client(options: &Serve) -> Result<(), Failure> {
     logging::start(options.log.log, &options.log.log_level)?;
+    check::insist(&options.config, Program::Client)?;
     let config =
         lightpost_client::Config::load(&options.config).map_err(|problems| check::failure(&problems))?;
     block_on(async {
@@ -38,6 +39,7 @@ pub(crate) fn client(options: &Serve) -> Result<(), Failure> {
 /// Runs the gateway.
 pub(crate) fn server(options: &Serve) -> Result<(), Failure> {
     logging::start(options.log.log, &options.log.log_level)?;
+    check::insist(&options.config, Program::Server)?;
     let config =
         lightpost_server::Config::load(&options.config).map_err(|problems| check::failure(&problems))?;
     block_on(async {
@@ -108,7 +110,9 @@ pub(crate) fn client_failure(error: &lightpost_client::StartError) -> Failure {
     match error {
         StartError::Store(error) => store_failure(error),
         StartError::Tls(error) => Failure::new(code::CONFIG, error.to_string(), TLS_REMEDY),
-        StartError::Listen { .. } => Failure::new(code::UNAVAILABLE, error.to_string(), LISTEN_REMEDY),
+        StartError::Listen { cause, .. } => {
+            Failure::new(code::UNAVAILABLE, error.to_string(), listen_remedy(cause))
+        }
         _ => Failure::new(code::CONFIG, error.to_string(), ""),
     }
 }
@@ -119,13 +123,26 @@ pub(crate) fn server_failure(error: &lightpost_server::StartError) -> Failure {
     match error {
         StartError::Store(error) => store_failure(error),
         StartError::Tls(error) => Failure::new(code::CONFIG, error.to_string(), TLS_REMEDY),
-        StartError::Listen { .. } => Failure::new(code::UNAVAILABLE, error.to_string(), LISTEN_REMEDY),
+        StartError::Listen { cause, .. } => {
+            Failure::new(code::UNAVAILABLE, error.to_string(), listen_remedy(cause))
+        }
         _ => Failure::new(code::CONFIG, error.to_string(), ""),
     }
 }
 
 const TLS_REMEDY: &str = "name readable PEM files in the configuration";
-const LISTEN_REMEDY: &str = "stop what listens there, or change the address in the configuration";
+
+/// What helps where an address or a socket cannot be listened on.
+fn listen_remedy(cause: &std::io::Error) -> &'static str {
+    match cause.kind() {
+        ErrorKind::PermissionDenied => {
+            "a port below 1024 needs CAP_NET_BIND_SERVICE, which the unit in deploy/site gives, and a socket a folder that the service can write; \
+             or change the address in the configuration"
+        }
+        ErrorKind::AddrNotAvailable => "write an address of this host, or [::] for all, in the configuration",
+        _ => "stop what listens there, or change the address in the configuration",
+    }
+}
 
 /// The store's words say what to do themselves.
 fn store_failure(error: &StoreError) -> Failure {
@@ -134,4 +151,20 @@ fn store_failure(error: &StoreError) -> Failure {
         _ => code::IOERR,
     };
     Failure::new(code, error.to_string(), "")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_helps_depends_on_why_it_cannot_listen() {
+        for (kind, expected) in [
+            (ErrorKind::PermissionDenied, "CAP_NET_BIND_SERVICE"),
+            (ErrorKind::AddrNotAvailable, "an address of this host"),
+            (ErrorKind::AddrInUse, "stop what listens there"),
+        ] {
+            assert!(listen_remedy(&kind.into()).contains(expected), "{kind}");
+        }
+    }
 }

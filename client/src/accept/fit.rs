@@ -71,6 +71,11 @@ fn ascii(address: &Address) -> Option<Address> {
 /// The sender as it goes to recipients of whom one's path takes ASCII only.
 pub(super) fn ascii_sender(sender: &mut Sender) {
     sender.parameters.smtputf8 = false;
+    ascii_address(sender);
+}
+
+/// The sender's address as it goes to them.
+pub(super) fn ascii_address(sender: &mut Sender) {
     if let ReversePath::Address(address) = &mut sender.path
         && let Some(ascii) = ascii(address)
     {
@@ -88,7 +93,8 @@ impl Acceptance {
         paths.reduce(Accepts::and)
     }
 
-    /// The mail as the paths of its recipients take it; the body that it had is removed where it is written anew.
+    /// The mail in the form that the paths of its recipients take; the body that it had is removed where it is written anew. How large it may be
+    /// is asked when all is added ([`Acceptance::leaves`]).
     ///
     /// # Errors
     /// They do not take it, and it cannot or may not be converted. The body that it had is still there.
@@ -101,14 +107,8 @@ impl Acceptance {
         let Some(accepts) = self.accepts(draft) else {
             return Ok(spooled);
         };
-        let facts = &spooled.facts;
-        if !accepts.smtputf8 && sender.parameters.smtputf8 && facts.eight_bit_headers {
-            let text = "its header section is UTF-8, and the path does not take SMTPUTF8";
-            return Err(Refusal::new(554, UTF8_HEADER, text));
-        }
-        let limits = accepts.limits();
-        if fits(facts, limits) {
-            size_fits(&accepts, facts)?;
+        header_fits(&accepts, sender, &spooled.facts)?;
+        if fits(&spooled.facts, accepts.limits()) {
             return Ok(spooled);
         }
         let guard = spool::Guard::new(self.store.clone(), &spooled.body);
@@ -117,6 +117,26 @@ impl Acceptance {
         let converted = converted?;
         spool::discard_new(&*self.store, &spooled.body).await;
         Ok(converted)
+    }
+
+    /// Whether the paths of its recipients take the mail as it leaves, with all that was added to it.
+    ///
+    /// # Errors
+    /// They do not.
+    pub(super) fn leaves(&self, draft: &Draft, sender: &Sender, facts: &BodyFacts) -> Result<(), Refusal> {
+        let Some(accepts) = self.accepts(draft) else {
+            return Ok(());
+        };
+        header_fits(&accepts, sender, facts)?;
+        let limits = accepts.limits();
+        if !fits(facts, limits) {
+            let text = format!(
+                "with our fields {}, and the path does not take that",
+                needs(facts, limits)
+            );
+            return Err(Refusal::new(554, UNSUPPORTED, text));
+        }
+        size_fits(&accepts, facts)
     }
 
     async fn convert(&self, draft: &Draft, accepts: &Accepts, spooled: &Spooled) -> Result<Spooled, Refusal> {
@@ -148,12 +168,7 @@ impl Acceptance {
         tracing::info!(id = %draft.id, encodings = plan.encodings(), breaks_parts = plan.breaks_parts,
             breaks_dkim = plan.breaks_dkim, "converted: {needs}");
         let note = note(&plan, limits, &self.config.name, &draft.id.to_string());
-        let written = self.write(spooled, plan, limits, note).await?;
-        if let Err(refusal) = size_fits(accepts, &written.facts) {
-            spool::discard_new(&*self.store, &written.body).await;
-            return Err(refusal);
-        }
-        Ok(written)
+        self.write(spooled, plan, limits, note).await
     }
 
     /// The second reading.
@@ -188,6 +203,7 @@ impl Acceptance {
             body: spool.finish().await.map_err(stored)?,
             facts,
             notes,
+            body_hash: None,
             ..spooled.clone()
         })
     }
@@ -203,6 +219,14 @@ impl Acceptance {
         };
         Ok((!piece.is_empty()).then_some(piece))
     }
+}
+
+fn header_fits(accepts: &Accepts, sender: &Sender, facts: &BodyFacts) -> Result<(), Refusal> {
+    if accepts.smtputf8 || !sender.parameters.smtputf8 || !facts.eight_bit_headers {
+        return Ok(());
+    }
+    let text = "its header section is UTF-8, and the path does not take SMTPUTF8";
+    Err(Refusal::new(554, UTF8_HEADER, text))
 }
 
 fn fits(facts: &BodyFacts, limits: Limits) -> bool {

@@ -1,11 +1,11 @@
 //! The second stage: a mail whose body is spooled, before it goes into the outbox.
 
-use lightpost_intake::spool;
+use lightpost_intake::{signed::BodyHash, spool};
 use lightpost_mail::{Sender, lines::BodyFacts, trace::Hops};
 use lightpost_queue::NewBody;
 
-use super::{Acceptance, Draft, Refusal, Source};
-use crate::screen::Mail;
+use super::{Acceptance, Draft, Refusal, Source, fit};
+use crate::screen::{Judged, Mail};
 
 /// A spooled body, our trace field in front of it.
 #[derive(Clone, Debug)]
@@ -22,6 +22,8 @@ pub(crate) struct Spooled {
     pub(crate) priority: i8,
     /// Why it has to wait for an operator, if it has.
     pub(crate) hold: Option<String>,
+    /// The hash of what is behind its header section, where somebody has made it.
+    pub(crate) body_hash: Option<BodyHash>,
 }
 
 impl Spooled {
@@ -34,6 +36,7 @@ impl Spooled {
             notes: Vec::new(),
             priority: 0,
             hold: None,
+            body_hash: None,
         }
     }
 }
@@ -63,44 +66,49 @@ impl Acceptance {
         }
     }
 
+    /// Judged as it came, changed for its path, and sealed as it leaves, in this order: no signature is verified over what we changed, and
+    /// none of ours is over what we change afterwards.
     async fn judge(
         &self,
         draft: &Draft,
         source: &Source,
         sender: &Sender,
-        spooled: Spooled,
+        mut spooled: Spooled,
     ) -> Result<Spooled, Refusal> {
         self.no_loop(draft, &spooled.hops).await?;
-        let spooled = self.screened(draft, source, sender, spooled).await?;
-        // Behind the screen, which verifies signatures over what came.
-        let body = spooled.body.clone();
-        let fitted = self.fit(draft, sender, spooled).await;
-        if fitted.is_err() {
-            // The screen may have written it anew.
-            spool::discard_new(&*self.store, &body).await;
+        let mut sender = sender.clone();
+        if draft.ascii {
+            // The results name the sender, and cross with the mail.
+            fit::ascii_address(&mut sender);
         }
-        fitted
-    }
-
-    async fn screened(
-        &self,
-        draft: &Draft,
-        source: &Source,
-        sender: &Sender,
-        spooled: Spooled,
-    ) -> Result<Spooled, Refusal> {
-        let Some(screen) = &self.screen else {
-            return Ok(spooled);
-        };
-        // Others are asked, and meanwhile the caller may leave.
-        let guard = spool::Guard::new(self.store.clone(), &spooled.body);
         let mail = Mail {
             draft,
             source,
-            sender,
+            sender: &sender,
         };
-        let screened = screen.mail(&mail, &self.store, spooled).await;
-        guard.keep();
-        screened
+        let judged = match &self.screen {
+            Some(screen) => screen.judge(&mail, &self.store, &mut spooled).await?,
+            None => Judged::default(),
+        };
+        let fitted = self.fit(draft, &sender, spooled).await?;
+        let body = fitted.body.clone();
+        let sealed = self.sealed(&mail, judged, fitted).await;
+        if sealed.is_err() {
+            // It may have been written anew.
+            spool::discard_new(&*self.store, &body).await;
+        }
+        sealed
+    }
+
+    async fn sealed(&self, mail: &Mail<'_>, judged: Judged<'_>, fitted: Spooled) -> Result<Spooled, Refusal> {
+        let sealed = match &self.screen {
+            Some(screen) => screen.seal(mail, &self.store, judged, fitted).await?,
+            None => fitted,
+        };
+        let fits = self.leaves(mail.draft, mail.sender, &sealed.facts);
+        if fits.is_err() {
+            spool::discard_new(&*self.store, &sealed.body).await;
+        }
+        fits.map(|()| sealed)
     }
 }

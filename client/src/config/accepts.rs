@@ -7,6 +7,11 @@ use lightpost_mail::{Envelope, convert::Limits};
 const LINE_MIN: u64 = 998;
 /// Extensions that a path can lack, as they are written.
 const KEYWORDS: [&str; 5] = ["8BITMIME", "SMTPUTF8", "DSN", "MT-PRIORITY", "DELIVERBY"];
+/// The bits of [`Accepts::terms`]; they stand in databases.
+const EIGHT_BIT: u32 = 1;
+const DSN: u32 = 2;
+const MT_PRIORITY: u32 = 4;
+const DELIVER_BY: u32 = 8;
 
 /// What the gateways of a path take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -130,6 +135,29 @@ impl Accepts {
             max_message: least(self.max_message, other.max_message),
             max_line: least(self.max_line, other.max_line),
             convert: self.convert.min(other.convert),
+        }
+    }
+
+    /// What of it shapes an envelope ([`Accepts::trim`]), as one number.
+    pub(crate) fn terms(&self) -> u32 {
+        let bits = [
+            (self.eight_bit, EIGHT_BIT),
+            (self.dsn, DSN),
+            (self.mt_priority, MT_PRIORITY),
+            (self.deliver_by, DELIVER_BY),
+        ];
+        bits.iter().filter(|(takes, _)| *takes).map(|(_, bit)| bit).sum()
+    }
+
+    /// The same on other terms.
+    pub(crate) fn on(self, terms: u32) -> Self {
+        let takes = |bit| terms & bit != 0;
+        Self {
+            eight_bit: takes(EIGHT_BIT),
+            dsn: takes(DSN),
+            mt_priority: takes(MT_PRIORITY),
+            deliver_by: takes(DELIVER_BY),
+            ..self
         }
     }
 

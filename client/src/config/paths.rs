@@ -14,6 +14,14 @@ use lightpost_transport::{
 
 use super::{Accepts, file, positive, span};
 
+/// Octets of a small mail, about.
+const SMALL_MAIL: f64 = 8192.0;
+/// What a gateway takes to have a mail on its disk, about.
+const STORING: Duration = Duration::from_millis(20);
+/// Exchanges that are on their way at once at least, and at most, unless the operator says otherwise.
+const LEAST_AT_ONCE: usize = 64;
+const MOST_AT_ONCE: usize = 8192;
+
 /// How objects are encoded on a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Encoding {
@@ -56,8 +64,15 @@ pub struct PathSettings {
 impl PathSettings {
     /// How long a reply to an exchange of `octets` is awaited.
     pub fn reply(&self, octets: u64) -> Duration {
-        self.reply_within
-            .unwrap_or_else(|| self.path.reply_within(octets))
+        self.reply_behind(octets, 0)
+    }
+
+    /// The same where `ahead` octets left before it and have no answer yet.
+    pub fn reply_behind(&self, octets: u64, ahead: u64) -> Duration {
+        match self.reply_within {
+            Some(within) => within.saturating_add(self.path.sending(ahead)),
+            None => self.path.reply_within(octets.saturating_add(ahead)),
+        }
     }
 
     /// When senders hear that a mail of `octets` is late.
@@ -142,7 +157,11 @@ fn one(name: &str, section: &Section<'_>) -> Option<PathSettings> {
     let retry_longest = span(section, "retry_longest", longest.max(retry_first));
     let reply_within = section.get::<Duration>("reply_within");
     let lifetime = span(section, "lifetime", default_lifetime(light, outage));
-    let concurrency = positive(section, "concurrency", section.get_or("concurrency", 64));
+    let concurrency = positive(
+        section,
+        "concurrency",
+        section.get_or("concurrency", default_concurrency(path.as_ref())),
+    );
     let batch = positive(section, "batch", section.get_or("batch", 64)).min(512);
     let token = token(section);
     let accepts = Accepts::read(section);
@@ -168,6 +187,14 @@ fn one(name: &str, section: &Section<'_>) -> Option<PathSettings> {
 /// Whether objects travel without fields around them.
 fn is_bare(rules: &Rules) -> bool {
     rules.order.contains(&Way::Bundle) && rules.bundle.form == Form::BatchSmtp
+}
+
+/// As many small mails as the line carries until the first of them is answered: fewer leave it idle, more only wait on it.
+fn default_concurrency(path: Option<&Path>) -> usize {
+    let Some(path) = path else { return LEAST_AT_ONCE };
+    let answered = path.round_trip_max().saturating_add(STORING);
+    let octets = path.rate_up.0 * answered.as_secs_f64() / 8.0;
+    ((octets / SMALL_MAIL) as usize).clamp(LEAST_AT_ONCE, MOST_AT_ONCE)
 }
 
 /// Five days as elsewhere in mail, unless physics wants more.

@@ -17,6 +17,8 @@ use lightpost_clock::{Clock, add};
 use lightpost_queue::schedule::Policy;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
+use super::line::Line;
+
 /// The time that fruitless connecting took is at most this part of the time that a gateway is put aside for it; doubled each time,
 const ASIDE: u32 = 8;
 /// up to this.
@@ -76,6 +78,8 @@ pub(crate) struct Gateway {
     permits: Arc<Semaphore>,
     health: Mutex<Health>,
     changed: Notify,
+    /// What is on its way to it.
+    pub(crate) line: Line,
 }
 
 /// The right to try a gateway that was down; given back when dropped.
@@ -96,6 +100,7 @@ impl Gateway {
             permits: Arc::new(Semaphore::new(concurrency)),
             health: Mutex::default(),
             changed: Notify::new(),
+            line: Line::default(),
         }
     }
 

@@ -16,8 +16,11 @@ use url::Url;
 
 use super::{STORE_RETRY, Shared, plan::Group, send::Job};
 
-/// News that are dealt with at once.
-const AT_ONCE: usize = 64;
+/// Replies that are dealt with at once.
+const REPLIES: usize = 64;
+/// Reports that are dealt with at once. Those of which nobody knows the bundle are looked for a while, and replies do not wait for them. A
+/// bundle node that gives no more at a time than 1024 still gives replies then.
+const REPORTS: usize = 512;
 /// A report can be faster than the transaction that stores what its bundle is called: it is looked for so often,
 const LOOKS: u32 = 20;
 /// with this time between.
@@ -25,12 +28,16 @@ const LOOK: Duration = Duration::from_millis(500);
 
 /// Hears news until it is aborted.
 pub(crate) async fn listen(shared: Arc<Shared>) {
-    let places = Arc::new(Semaphore::new(AT_ONCE));
+    let [replies, reports] = [REPLIES, REPORTS].map(|places| Arc::new(Semaphore::new(places)));
     loop {
+        let late = shared.transport.late().await;
+        let places = match &late.news {
+            News::Reply { .. } => &replies,
+            News::Delivered { .. } | News::Deleted { .. } => &reports,
+        };
         let Ok(place) = places.clone().acquire_owned().await else {
             return;
         };
-        let late = shared.transport.late().await;
         let own = shared.clone();
         shared.running.spawn(async move {
             tokio::select! {
@@ -59,6 +66,9 @@ impl Shared {
                 return;
             }
         };
+        if let Some(open) = &group.repeats {
+            group.gateway.line.answered(open.id);
+        }
         let job = Job::held(&message, group, late);
         match news {
             News::Reply { reply, .. } => self.replied(job, &reply).await,
@@ -81,8 +91,8 @@ impl Shared {
         let first = message.recipients.first().ok_or("nobody waits for it")?;
         let open = first.exchange.clone().ok_or("the exchange is closed")?;
         let url = Url::parse(&open.gateway).map_err(|_| "the exchange's gateway cannot be read")?;
+        // What the gateway says counts even where the route to it is gone.
         let settings = self.settings(&first.destination);
-        let settings = settings.ok_or("no route is for its destination any more")?;
         let endpoint = bundle::endpoint(&url).ok_or("the exchange's gateway has no bundle endpoint")?;
         match news {
             News::Reply { from, .. } if *from != endpoint.to_string() => {
@@ -92,14 +102,20 @@ impl Shared {
                 return Err("it does not come from the gateway's node");
             }
             // A reply is to come that says more.
-            News::Delivered { .. } if settings.rules.bundle.form == Form::Http => {
+            News::Delivered { .. }
+                if settings.is_none_or(|settings| settings.rules.bundle.form == Form::Http) =>
+            {
                 return Err("the path waits for the gateway's reply");
             }
             _ => {}
         }
+        let most = self.config.paths.values().map(|path| path.concurrency).max();
+        let concurrency = settings.map(|settings| settings.concurrency).or(most);
         Ok(Group {
-            gateway: self.gateways.get(url.as_str(), settings.concurrency),
-            path: settings.path.name.clone(),
+            gateway: self.gateways.get(url.as_str(), concurrency.unwrap_or(1)),
+            path: settings
+                .map(|settings| settings.path.name.clone())
+                .unwrap_or_default(),
             url,
             recipients: message.recipients.clone(),
             repeats: Some(open),

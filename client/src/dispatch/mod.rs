@@ -14,6 +14,7 @@
 
 mod gateway;
 mod late;
+mod line;
 mod local;
 mod object;
 mod outcome;

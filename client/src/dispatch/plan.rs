@@ -309,7 +309,7 @@ impl Shared {
     }
 
     /// The wait after another fruitless lookup.
-    fn discovery_wait(&self, recipient: Option<&ClaimedRecipient>) -> Duration {
+    pub(super) fn discovery_wait(&self, recipient: Option<&ClaimedRecipient>) -> Duration {
         let attempts = recipient.map_or(1, |recipient| recipient.attempts.saturating_add(1));
         let settings = recipient.and_then(|recipient| self.settings(&recipient.destination));
         // Without a path there is no policy; an operator is at work on the routes.

@@ -10,13 +10,14 @@ use lightpost_clock::add;
 use lightpost_intake::Original;
 use lightpost_mail::{EnhancedCode, Envelope, bsmtp, lines::BodyFacts};
 use lightpost_queue::{ClaimedMessage, ClaimedRecipient, Disposition, NewExchange, WaitReason};
-use lightpost_transport::{Exchange, Failure, Late, Outcome, Reply};
+use lightpost_transport::{Exchange, Failure, Late, News, Outcome, Reply};
 use tokio::sync::OwnedSemaphorePermit;
 use ulid::Ulid;
 
 use super::{
     Shared,
     gateway::Block,
+    line::Load,
     object::{self, Ready},
     outcome::{Later, Meaning, RefusedRecipient, judge},
     plan::{Group, Other, authority, expired, retry},
@@ -43,6 +44,8 @@ pub(crate) struct Job {
     /// Held until the outcome is known; none where a carrier had the exchange.
     #[expect(dead_code, reason = "dropping it is its use")]
     permit: Option<OwnedSemaphorePermit>,
+    /// Its octets as those behind it count them, once it leaves.
+    load: Option<Load>,
     /// The news that decide about it, to be let go once that is stored.
     late: Option<Late>,
 }
@@ -54,6 +57,8 @@ pub(crate) struct Leaving {
     digest: [u8; 32],
     /// What the object says EHLO with.
     name: String,
+    /// What the far end is taken to accept.
+    terms: u32,
     until: Timestamp,
 }
 
@@ -71,6 +76,7 @@ impl Job {
             priority: message.priority,
             group,
             permit: Some(permit),
+            load: None,
             late: None,
         }
     }
@@ -84,6 +90,7 @@ impl Job {
             priority: message.priority,
             group,
             permit: None,
+            load: None,
             late: Some(late),
         }
     }
@@ -149,13 +156,16 @@ impl Job {
 
 impl Shared {
     /// Makes the exchange of a job; settles its recipients where that is not possible.
-    pub(crate) async fn prepare(&self, job: Job) -> Option<Leaving> {
+    pub(crate) async fn prepare(&self, mut job: Job) -> Option<Leaving> {
         let settings = self.config.paths.get(&job.group.path)?;
         let now = self.clock.now();
         let repeats = job.group.repeats.as_ref();
         let id = repeats.map_or_else(|| crate::ids::new(now), |open| open.id);
         let mut envelope = job.envelope();
-        settings.accepts.trim(&mut envelope);
+        // What is agreed may have changed since an exchange has left; its object has not.
+        let terms = repeats.and_then(|open| open.terms);
+        let accepts = terms.map_or(settings.accepts, |terms| settings.accepts.on(terms));
+        accepts.trim(&mut envelope);
         if let Some(by) = &mut envelope.sender.parameters.deliver_by {
             // From the begin of the exchange, which its id tells the gateway: the object is the same whenever it is repeated.
             *by = by.counted_from(crate::ids::time(id), by.deadline(job.original.accepted));
@@ -188,6 +198,7 @@ impl Shared {
                 return None;
             }
         };
+        let (ahead, load) = job.group.gateway.line.enter(job.facts.size);
         let exchange = Exchange {
             id,
             gateway: job.group.url.clone(),
@@ -195,6 +206,7 @@ impl Shared {
             headers: headers(id, &envelope, &job.facts, &ready, settings),
             object: ready.object,
             octets: job.facts.size,
+            line: settings.path.sending(job.facts.size.saturating_add(ahead)),
             held_before: repeats.is_some_and(|open| open.custody.is_some()),
             priority: job.priority,
             expires: job
@@ -205,10 +217,12 @@ impl Shared {
                 .max()
                 .unwrap_or(now),
         };
+        job.load = Some(load);
         Some(Leaving {
-            until: add(now, settings.reply(job.facts.size)),
+            until: add(now, settings.reply_behind(job.facts.size, ahead)),
             digest: ready.digest,
             name,
+            terms: accepts.terms(),
             exchange,
             job,
         })
@@ -225,6 +239,7 @@ impl Shared {
             gateway: one.exchange.gateway.to_string(),
             digest: one.digest,
             name: one.name.clone(),
+            terms: one.terms,
             recipients: one.job.group.recipients.iter().map(|one| one.id).collect(),
             // Until then the outcome comes from the transport, which gives up at `until`.
             until: add(one.until, OUTCOME),
@@ -252,9 +267,12 @@ impl Shared {
 
     async fn send(&self, leaving: Leaving) {
         let Leaving {
-            job, exchange, until, ..
+            mut job,
+            exchange,
+            until,
+            ..
         } = leaving;
-        let begun = self.clock.now();
+        let (begun, id) = (self.clock.now(), exchange.id);
         let outcome = tokio::select! {
             outcome = self.transport.send(exchange, until) => outcome,
             // It stays open in the store.
@@ -262,9 +280,17 @@ impl Shared {
         };
         match outcome {
             Outcome::Replied(reply) => self.replied(job, &reply).await,
-            Outcome::InCustody { until, custody } => {
+            Outcome::InCustody {
+                until,
+                custody,
+                tried,
+            } => {
                 job.group.gateway.reached();
-                let said = format!("a bundle node holds it as {custody}");
+                if let Some(load) = job.load.take() {
+                    job.group.gateway.line.keep(id, load, until, self.clock.now());
+                }
+                let tried = tried.map(|tried| format!("{tried}; ")).unwrap_or_default();
+                let said = format!("{tried}a bundle node holds it as {custody}");
                 let awaiting = |one: &ClaimedRecipient| Disposition::Awaiting {
                     until: until.min(one.expires),
                     custody: custody.clone(),
@@ -294,7 +320,11 @@ impl Shared {
         match meaning {
             Meaning::Accepted(refused) => {
                 job.group.gateway.reached();
-                let said = format!("{}: on disk at the gateway", reply.status.as_u16());
+                let way = match job.late.as_ref().map(|late| &late.news) {
+                    Some(News::Reply { from, .. }) => format!(", by bundle from {from}"),
+                    _ => String::new(),
+                };
+                let said = format!("{}: on disk at the gateway{way}", reply.status.as_u16());
                 self.accepted(job, refused, &said).await;
             }
             Meaning::Refused(code, detail) => {
@@ -471,12 +501,12 @@ impl Shared {
         detail: &str,
     ) {
         let now = self.clock.now();
-        let Some(settings) = self.config.paths.get(&job.group.path) else {
-            return;
-        };
-        let policy = settings.policy(job.facts.size);
         let (attempts, expires) = job.shared_times();
-        let due = add(now, policy.wait(attempts).max(at_least.unwrap_or_default()));
+        let wait = match self.config.paths.get(&job.group.path) {
+            Some(settings) => settings.policy(job.facts.size).wait(attempts),
+            None => self.discovery_wait(job.group.recipients.first()),
+        };
+        let due = add(now, wait.max(at_least.unwrap_or_default()));
         // An open exchange is repeated as long as one of its recipients may still be delivered to.
         let last = job.group.recipients.iter().map(|one| one.expires).max();
         let over = |one: &ClaimedRecipient| {

@@ -1,6 +1,6 @@
 //! Storing what became of recipients, many at once, together with the notifications that follow from it.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use lightpost_clock::Clock;
@@ -57,7 +57,12 @@ impl Settler {
         let mut batch = Vec::with_capacity(BATCH);
         while verdicts.recv_many(&mut batch, BATCH).await > 0 {
             let (mut settlements, mut notifications, mut news) = (Vec::new(), Vec::new(), Vec::new());
+            let mut done = HashSet::new();
             for mut verdict in batch.drain(..) {
+                // Two replies may come at once: the first one counts, and the sender hears of that alone.
+                verdict.fates.retain(|fate| !done.contains(&fate.recipient.id));
+                let last = verdict.fates.iter().filter(|fate| is_final(&fate.disposition));
+                done.extend(last.map(|fate| fate.recipient.id));
                 if let Some(notification) = self.notification(&verdict).await {
                     notifications.push(notification);
                 }
@@ -136,6 +141,13 @@ impl Settler {
         }
         Some(self.reporter.write(original, &statuses, verdict.at).await)
     }
+}
+
+const fn is_final(disposition: &Disposition) -> bool {
+    matches!(
+        disposition,
+        Disposition::Delivered | Disposition::Failed(_) | Disposition::Expired
+    )
 }
 
 /// What there is to tell of a fate. A gateway that `reports` takes the parameters of DSN over, so that what is delivered to it is its

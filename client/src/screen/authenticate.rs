@@ -1,30 +1,27 @@
-//! SPF, DKIM, DMARC and ARC of a mail, asked of the local resolver, and the field that tells of them.
+//! SPF, DKIM, DMARC and ARC of a mail as it came, asked of the local resolver.
 
 use std::{fmt::Write as _, net::IpAddr};
 
 use hickory_resolver::TokioResolver;
 use lightpost_clock::Clock;
 use lightpost_config::duration_text;
-use lightpost_intake::{StoredBody, signed};
+use lightpost_intake::{
+    StoredBody,
+    signed::{self, BodyHash},
+};
 use lightpost_mail::EnhancedCode;
 use mail_auth::{
     ArcOutput, AuthenticatedMessage, AuthenticationResults, DkimOutput, DkimResult, DmarcOutput, DmarcResult,
     MessageAuthenticator, SpfOutput,
-    common::headers::HeaderWriter,
     dmarc::{Policy, verify::DmarcParameters},
     spf::verify::SpfParameters,
 };
 
-use super::{Mail, origin::Origin};
-use crate::{
-    accept::Refusal,
-    config::{Authentication, Seal},
-};
+use super::{LATER, Mail, origin::Origin};
+use crate::{accept::Refusal, config::Authentication};
 
 /// Delivery not authorised (RFC 3463).
 const REFUSED: EnhancedCode = EnhancedCode::new(5, 7, 1);
-/// Other or undefined security status, for now.
-const LATER: EnhancedCode = EnhancedCode::new(4, 7, 0);
 /// Other or undefined media error.
 const MEDIA: EnhancedCode = EnhancedCode::new(5, 6, 0);
 
@@ -33,19 +30,18 @@ pub(super) struct Authenticator {
     settings: Authentication,
     /// Our name in results, for finding those that claim to be ours.
     pub(super) id: String,
-    seal: Option<Seal>,
     resolver: MessageAuthenticator,
     clock: Clock,
 }
 
 /// What follows for a mail that is taken.
-pub(super) struct Authenticated {
+pub(super) struct Authenticated<'s> {
     /// One line for the history.
     pub(super) note: String,
-    /// Fields to add, each with its CRLF; none when nothing could be found out.
-    pub(super) fields: String,
-    /// Whether ARC fields that came with the mail go, because ours begin anew.
-    pub(super) drop_arc: bool,
+    /// Our results; none when nothing could be found out.
+    pub(super) results: Option<AuthenticationResults<'s>>,
+    /// The hash of the body as it came, where it was read.
+    pub(super) body: Option<BodyHash>,
 }
 
 /// All results.
@@ -57,17 +53,10 @@ struct Findings<'x> {
 }
 
 impl Authenticator {
-    pub(super) fn new(
-        name: &str,
-        settings: &Authentication,
-        seal: Option<&Seal>,
-        resolver: TokioResolver,
-        clock: &Clock,
-    ) -> Self {
+    pub(super) fn new(name: &str, settings: &Authentication, resolver: TokioResolver, clock: &Clock) -> Self {
         Self {
             id: settings.authserv_id.clone().unwrap_or_else(|| name.to_owned()),
             settings: settings.clone(),
-            seal: seal.cloned(),
             resolver: MessageAuthenticator(resolver),
             clock: clock.clone(),
         }
@@ -77,14 +66,14 @@ impl Authenticator {
     ///
     /// # Errors
     /// It is refused, for good or for now.
-    pub(super) async fn judge(
-        &self,
+    pub(super) async fn judge<'s>(
+        &'s self,
         mail: &Mail<'_>,
         name: &str,
         origin: &Origin,
         headers: &[u8],
         body: &StoredBody,
-    ) -> Result<Authenticated, Refusal> {
+    ) -> Result<Authenticated<'s>, Refusal> {
         let Some(message) = signed::signed(headers, body).await? else {
             return Err(Refusal::new(554, MEDIA, "the mail has no header section"));
         };
@@ -112,30 +101,14 @@ impl Authenticator {
             );
             return Err(Refusal::new(550, REFUSED, text));
         }
-        let results = self.results(&findings, &message, mail);
-        let mut fields = results.to_header();
-        if let Some(seal) = &self.seal {
-            let sealed = seal.sealer.seal(&message, &results, &ArcOutput::default());
-            match sealed {
-                Ok(set) => fields.insert_str(0, &set.to_header()),
-                Err(error) => {
-                    tracing::error!(%error, id = %mail.draft.id, "the results cannot be sealed");
-                    return Err(Refusal::new(
-                        451,
-                        LATER,
-                        "the mail cannot be sealed now; try again later",
-                    ));
-                }
-            }
-        }
         Ok(Authenticated {
             note: summary,
-            fields,
-            drop_arc: self.seal.is_some(),
+            results: Some(self.results(&findings, &message, mail)),
+            body: BodyHash::of(&message),
         })
     }
 
-    fn unknown(&self, why: &str) -> Result<Authenticated, Refusal> {
+    fn unknown(&self, why: &str) -> Result<Authenticated<'_>, Refusal> {
         tracing::warn!(
             why,
             accepted = self.settings.accept_when_down,
@@ -147,8 +120,8 @@ impl Authenticator {
         }
         Ok(Authenticated {
             note: format!("taken without authentication: {why}"),
-            fields: String::new(),
-            drop_arc: false,
+            results: None,
+            body: None,
         })
     }
 

@@ -1,44 +1,59 @@
 //! What is looked at besides the envelope before a mail goes into the outbox (`[screen]`).
 //!
 //! It happens between the last octet of a body and its acknowledgement, so that a refusal reaches the caller and what is found out
-//! stands in the header that crosses. The body is in the store by then and is read from there in pieces: nothing holds a large mail
-//! whole. Where header fields change, the mail is written into the store once more ([`rewrite`]).
+//! stands in the header that crosses. First the mail is judged as it came ([`Screen::judge`]); what changes it for its path comes then;
+//! and last what was found out is written into it, and sealed ([`Screen::seal`]), so that the seal is of what leaves. The body is in the
+//! store by then and is read from there in pieces: nothing holds a large mail whole. Where header fields change, the mail is written into
+//! the store once more ([`rewrite`]).
 
 mod authenticate;
 mod origin;
 mod results;
 mod rewrite;
 mod rspamd;
+mod seal;
 
 use std::sync::Arc;
 
 use ipnet::IpNet;
 use lightpost_clock::Clock;
-use lightpost_intake::{StoredBody, signed};
+use lightpost_intake::{StoredBody, signed, spool};
 use lightpost_mail::{EnhancedCode, Sender};
 use lightpost_queue::Store;
+use mail_auth::AuthenticationResults;
 
 use crate::{
     accept::{Draft, Refusal, Source, Spooled},
-    config::Config,
+    config::{Config, Seal},
     discover::{ResolverError, resolver},
 };
 use authenticate::Authenticator;
 use origin::Origin;
-use results::{authserv_id, fields};
 use rspamd::Rspamd;
 
 /// Octets of a header section in which the mail's origin is looked for.
 const HEADERS: usize = 64 * 1024;
 /// Message too big for system (RFC 3463).
 const TOO_BIG: EnhancedCode = EnhancedCode::new(5, 3, 4);
+/// Other or undefined security status, for now.
+const LATER: EnhancedCode = EnhancedCode::new(4, 7, 0);
 
 /// Looks at mails.
 pub(crate) struct Screen {
     name: String,
     relays: Vec<IpNet>,
     authenticator: Option<Authenticator>,
+    seal: Option<Seal>,
     rspamd: Option<Rspamd>,
+}
+
+/// What is to be written into a mail that was taken.
+#[derive(Default)]
+pub(crate) struct Judged<'s> {
+    /// Our results, where senders are authenticated and could be.
+    results: Option<AuthenticationResults<'s>>,
+    /// A header field that marks it, without its line end.
+    mark: Option<String>,
 }
 
 /// A mail that is looked at.
@@ -60,13 +75,7 @@ impl Screen {
         let authenticator = match &settings.authentication {
             Some(authentication) => {
                 let resolver = resolver(&config.resolver)?;
-                Some(Authenticator::new(
-                    &config.name,
-                    authentication,
-                    settings.seal.as_ref(),
-                    resolver,
-                    clock,
-                ))
+                Some(Authenticator::new(&config.name, authentication, resolver, clock))
             }
             None => None,
         };
@@ -74,109 +83,109 @@ impl Screen {
             name: config.name.clone(),
             relays: settings.trusted_relays.clone(),
             authenticator,
+            seal: settings.seal.clone(),
             rspamd: settings.rspamd.as_ref().map(|rspamd| Rspamd::new(rspamd, clock)),
         }))
     }
 
-    /// The mail as it may leave, or why it does not.
+    /// Looks at a mail as it came: what is to be written into it, or why it does not leave.
     ///
     /// # Errors
     /// The mail is refused, for good or for now; its body is still there.
-    pub(crate) async fn mail(
+    pub(crate) async fn judge(
         &self,
         mail: &Mail<'_>,
         store: &Arc<dyn Store>,
-        mut spooled: Spooled,
-    ) -> Result<Spooled, Refusal> {
+        spooled: &mut Spooled,
+    ) -> Result<Judged<'_>, Refusal> {
+        // Others are asked, and meanwhile the caller may leave.
+        let guard = spool::Guard::new(store.clone(), &spooled.body);
+        let judged = self.look(mail, store, spooled).await;
+        guard.keep();
+        judged.inspect_err(|refusal| {
+            tracing::info!(id = %mail.draft.id, sender = %mail.sender, %refusal, "refused for what it is");
+        })
+    }
+
+    async fn look(
+        &self,
+        mail: &Mail<'_>,
+        store: &Arc<dyn Store>,
+        spooled: &mut Spooled,
+    ) -> Result<Judged<'_>, Refusal> {
         let body = StoredBody::new(store.clone(), &spooled.body, spooled.facts.size);
-        let (mut front, mut replaced) = (Vec::new(), 0);
+        let mut judged = Judged::default();
         let origin = if let Some(authenticator) = &self.authenticator {
-            let Some(headers) = signed::whole_headers(&body).await? else {
-                let text = format!("the header section exceeds {} octets", signed::HEADERS);
-                return Err(Refusal::new(552, TOO_BIG, text));
-            };
+            let headers = headers(&body).await?;
             let origin = Origin::of(mail.source, &self.relays, &headers);
-            let judged = authenticator
+            let found = authenticator
                 .judge(mail, &self.name, &origin, &headers, &body)
-                .await;
-            let judged = judged.inspect_err(|refusal| refused(mail, refusal))?;
-            spooled.notes.push(judged.note);
-            front.extend_from_slice(judged.fields.as_bytes());
-            if let Some(kept) = without(&headers, &authenticator.id, judged.drop_arc) {
-                replaced = headers.len();
-                front.extend_from_slice(&kept);
-            }
+                .await?;
+            spooled.notes.push(found.note);
+            spooled.body_hash = found.body;
+            judged.results = found.results;
             origin
         } else {
             Origin::of(mail.source, &self.relays, &body.headers(HEADERS).await?)
         };
         if let Some(rspamd) = &self.rspamd {
-            let verdict = rspamd.judge(mail, &self.name, &origin, &body).await;
-            let verdict = verdict.inspect_err(|refusal| refused(mail, refusal))?;
+            let verdict = rspamd.judge(mail, &self.name, &origin, &body).await?;
             spooled.notes.push(verdict.note);
-            spooled.hold = spooled.hold.or(verdict.hold);
-            if let Some(field) = verdict.field {
-                front.splice(0..0, format!("{field}\r\n").into_bytes());
+            spooled.hold = spooled.hold.take().or(verdict.hold);
+            judged.mark = verdict.field;
+        }
+        Ok(judged)
+    }
+
+    /// The mail as it leaves, with what was found out about it in front; the body that it had is removed where it is written anew.
+    ///
+    /// # Errors
+    /// It cannot be sealed or stored; the body that it had is still there.
+    pub(crate) async fn seal(
+        &self,
+        mail: &Mail<'_>,
+        store: &Arc<dyn Store>,
+        judged: Judged<'_>,
+        spooled: Spooled,
+    ) -> Result<Spooled, Refusal> {
+        let body = StoredBody::new(store.clone(), &spooled.body, spooled.facts.size);
+        let (mut front, mut replaced) = (Vec::new(), 0);
+        if let Some(mark) = judged.mark {
+            front.extend_from_slice(format!("{mark}\r\n").as_bytes());
+        }
+        if let Some(authenticator) = &self.authenticator {
+            let stored = headers(&body).await?;
+            let seal = self.seal.as_ref().filter(|_| judged.results.is_some());
+            let kept = results::without(&stored, &authenticator.id, seal.is_some());
+            if let Some(results) = &judged.results {
+                let headers = kept.as_deref().unwrap_or(&stored);
+                let sealed = seal::Sealable {
+                    headers,
+                    stored: &stored,
+                    body: &body,
+                    hash: spooled.body_hash.as_ref(),
+                };
+                front.extend_from_slice(sealed.fields(results, seal, mail).await?.as_bytes());
+            }
+            if let Some(kept) = kept {
+                replaced = stored.len();
+                front.extend_from_slice(&kept);
             }
         }
         if front.is_empty() {
             return Ok(spooled);
         }
-        rewrite::with_front(store, &body, &front, replaced, spooled).await
+        let guard = spool::Guard::new(store.clone(), &spooled.body);
+        let written = rewrite::with_front(store, &body, &front, replaced, spooled).await;
+        guard.keep();
+        written
     }
 }
 
-fn refused(mail: &Mail<'_>, refusal: &Refusal) {
-    tracing::info!(id = %mail.draft.id, sender = %mail.sender, %refusal, "refused for what it is");
-}
-
-/// The header section without results that claim to be ours (RFC 8601 section 5) and, where ours are sealed anew, without ARC fields;
-/// `None` when there are none of them.
-fn without(headers: &[u8], id: &str, drop_arc: bool) -> Option<Vec<u8>> {
-    let unwanted = |field: &[u8]| {
-        let arc = field
-            .get(..4)
-            .is_some_and(|start| start.eq_ignore_ascii_case(b"ARC-"));
-        let forged = authserv_id(field).is_some_and(|found| found.eq_ignore_ascii_case(id.as_bytes()));
-        forged || arc && drop_arc
-    };
-    if !fields(headers).any(unwanted) {
-        return None;
-    }
-    let section: usize = fields(headers).map(<[u8]>::len).sum();
-    let mut kept: Vec<u8> = fields(headers)
-        .filter(|field| !unwanted(field))
-        .flatten()
-        .copied()
-        .collect();
-    kept.extend_from_slice(headers.get(section..).unwrap_or_default());
-    Some(kept)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn results_that_claim_to_be_ours_go() {
-        let headers = "Received: by a\r\nAuthentication-Results: other.example; spf=fail\r\nauthentication-RESULTS: (x)\r\n EARTH.example 1;\r\n\tspf=pass\r\nARC-Seal: i=1\r\nSubject: x\r\n\r\n";
-        let without = |headers: &str, arc| {
-            without(headers.as_bytes(), "earth.example", arc).map(|kept| String::from_utf8(kept).unwrap())
-        };
-        let kept = without(headers, false).unwrap();
-        assert_eq!(
-            kept,
-            "Received: by a\r\nAuthentication-Results: other.example; spf=fail\r\nARC-Seal: i=1\r\nSubject: x\r\n\r\n"
-        );
-        assert_eq!(without(&kept, false), None);
-        assert!(!without(headers, true).unwrap().contains("ARC"));
-        // Below the empty line it is text.
-        assert_eq!(
-            without(
-                "Subject: x\r\n\r\nAuthentication-Results: earth.example; none\r\n",
-                true
-            ),
-            None
-        );
-    }
+/// The header section of a mail whose senders are authenticated.
+async fn headers(body: &StoredBody) -> Result<Vec<u8>, Refusal> {
+    signed::whole_headers(body).await?.ok_or_else(|| {
+        let text = format!("the header section exceeds {} octets", signed::HEADERS);
+        Refusal::new(552, TOO_BIG, text)
+    })
 }

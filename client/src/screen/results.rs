@@ -1,4 +1,4 @@
-//! Header fields as they stand there, and whose results an `Authentication-Results` gives.
+//! Header fields as they stand there, whose results an `Authentication-Results` gives, and a header section without those that are forged.
 
 /// The fields of a header section, whole and folded as they are, up to the empty line.
 pub(super) fn fields(headers: &[u8]) -> impl Iterator<Item = &[u8]> {
@@ -56,6 +56,29 @@ pub(super) fn authserv_id(field: &[u8]) -> Option<Vec<u8>> {
         }
     }
     Some(id)
+}
+
+/// The header section without results that claim to be ours (RFC 8601 section 5) and, where ours are sealed anew, without ARC fields;
+/// `None` when there are none of them.
+pub(super) fn without(headers: &[u8], id: &str, drop_arc: bool) -> Option<Vec<u8>> {
+    let unwanted = |field: &[u8]| {
+        let arc = field
+            .get(..4)
+            .is_some_and(|start| start.eq_ignore_ascii_case(b"ARC-"));
+        let forged = authserv_id(field).is_some_and(|found| found.eq_ignore_ascii_case(id.as_bytes()));
+        forged || arc && drop_arc
+    };
+    if !fields(headers).any(unwanted) {
+        return None;
+    }
+    let section: usize = fields(headers).map(<[u8]>::len).sum();
+    let mut kept: Vec<u8> = fields(headers)
+        .filter(|field| !unwanted(field))
+        .flatten()
+        .copied()
+        .collect();
+    kept.extend_from_slice(headers.get(section..).unwrap_or_default());
+    Some(kept)
 }
 
 /// The value with a space for each comment (RFC 5322 section 3.2.2), nested ones too.
@@ -124,5 +147,28 @@ mod tests {
         let all: Vec<_> = fields(headers).collect();
         assert_eq!(all, [&b"A: b\r\n c\r\n\td\r\n"[..], b"E: f\r\n"]);
         assert_eq!(fields(b"A: b").count(), 1);
+    }
+
+    #[test]
+    fn results_that_claim_to_be_ours_go() {
+        let headers = "Received: by a\r\nAuthentication-Results: other.example; spf=fail\r\nauthentication-RESULTS: (x)\r\n EARTH.example 1;\r\n\tspf=pass\r\nARC-Seal: i=1\r\nSubject: x\r\n\r\n";
+        let without = |headers: &str, arc| {
+            without(headers.as_bytes(), "earth.example", arc).map(|kept| String::from_utf8(kept).unwrap())
+        };
+        let kept = without(headers, false).unwrap();
+        assert_eq!(
+            kept,
+            "Received: by a\r\nAuthentication-Results: other.example; spf=fail\r\nARC-Seal: i=1\r\nSubject: x\r\n\r\n"
+        );
+        assert_eq!(without(&kept, false), None);
+        assert!(!without(headers, true).unwrap().contains("ARC"));
+        // Below the empty line it is text.
+        assert_eq!(
+            without(
+                "Subject: x\r\n\r\nAuthentication-Results: earth.example; none\r\n",
+                true
+            ),
+            None
+        );
     }
 }

@@ -5,11 +5,11 @@
 //! coming in floods:
 //!
 //! - A sender who did not ask for notices (no NOTIFY) gets one per destination, and the next one not before a quarter of a lifetime has
-//!   passed, however many of its mails wait there. This memory is the process's own: a restart may cost one notice more.
+//!   passed, however many of its mails wait there. Whom it told stands in the store with the notice, so a restart costs none.
 //! - A notice that is found long after its time, as after a long stop, says nothing about mail that can leave now. It is put off until an
 //!   exchange has had its time, and then spread over as long as notices take to come.
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashSet, time::Duration};
 
 use jiff::Timestamp;
 use lightpost_clock::{Clock, add, until};
@@ -18,7 +18,7 @@ use lightpost_mail::{
     dsn::{self, Action, RecipientStatus},
 };
 use lightpost_queue::{
-    LateMessage, LateRecipient, Notice, RecipientId, Status, StoreError, WaitReason, schedule::Notices,
+    LateMessage, LateRecipient, Notice, Quiet, RecipientId, Status, StoreError, WaitReason, schedule::Notices,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -35,8 +35,6 @@ const PRECISION: u32 = 32;
 const PAUSE: Duration = Duration::from_secs(5);
 /// A sender who did not ask for notices hears of one destination once in this part of a lifetime.
 const QUIET: u32 = 4;
-/// Pairs of sender and destination that are remembered.
-const TOLD: usize = 65_536;
 
 /// Tells senders of late mail.
 pub struct Delays<F> {
@@ -45,9 +43,10 @@ pub struct Delays<F> {
     /// When mail of so many octets for a destination is late; `None` where nobody hears of it.
     notices: F,
     pause: Duration,
-    /// Until when senders hear of no more mail for a destination.
-    told: HashMap<(String, String), Timestamp>,
 }
+
+/// A sender and a destination.
+type Pair = (String, String);
 
 /// What is said of one recipient now.
 enum Word {
@@ -65,12 +64,11 @@ impl<F: Fn(&str, u64) -> Option<Notices>> Delays<F> {
             clock,
             notices,
             pause: (shortest / PRECISION).clamp(SHORTEST, LONGEST),
-            told: HashMap::new(),
         }
     }
 
     /// Runs until `stop`.
-    pub async fn run(mut self, stop: CancellationToken) {
+    pub async fn run(self, stop: CancellationToken) {
         while !stop.is_cancelled() {
             let pause = match self.round().await {
                 Ok(0) => self.until_next().await,
@@ -99,18 +97,19 @@ impl<F: Fn(&str, u64) -> Option<Notices>> Delays<F> {
     }
 
     /// Looks at some of what is late; returns how many messages that were.
-    pub(super) async fn round(&mut self) -> Result<usize, StoreError> {
+    pub(super) async fn round(&self) -> Result<usize, StoreError> {
         let now = self.clock.now();
         let late = self.reporter.store.late(now, ROUND).await?;
         let count = late.messages.len() + late.unreadable.len();
         let mut others: Vec<(RecipientId, Option<Timestamp>)> =
             late.unreadable.into_iter().map(|id| (id, None)).collect();
-        self.told.retain(|_, until| now < *until);
+        // Whom this round has told: what it has read does not say so yet.
+        let mut heard: HashSet<Pair> = HashSet::new();
         for message in late.messages {
             let (mut statuses, mut told) = (Vec::new(), Vec::new());
             let mut quiet = Vec::new();
             for recipient in &message.recipients {
-                match self.word(&message, recipient, now) {
+                match self.word(&message, recipient, now, &heard) {
                     Word::Tell(next) => {
                         quiet.extend(self.quiet(&message, recipient, now));
                         statuses.push(status(&message, recipient, now));
@@ -122,33 +121,42 @@ impl<F: Fn(&str, u64) -> Option<Notices>> Delays<F> {
             if statuses.is_empty() {
                 continue;
             }
-            if self.told.len() >= TOLD {
-                // A notice more is better than memory without a bound.
-                self.told.clear();
-            }
-            self.told.extend(quiet);
             let notification = self
                 .reporter
                 .write(&Original::from(&message), &statuses, now)
                 .await;
             // Where it is not stored one of them is done by now; the others are looked at in the next round.
+            let pairs = quiet
+                .iter()
+                .map(|one: &Quiet| (one.sender.clone(), one.destination.clone()));
+            let pairs: Vec<Pair> = pairs.collect();
             let notice = Notice {
                 recipients: told,
                 message: Some(notification),
+                quiet,
             };
-            self.reporter.store.notice(notice).await?;
+            if self.reporter.store.notice(notice).await? {
+                heard.extend(pairs);
+            }
         }
         if !others.is_empty() {
             let notice = Notice {
                 recipients: others,
                 message: None,
+                quiet: Vec::new(),
             };
             self.reporter.store.notice(notice).await?;
         }
         Ok(count)
     }
 
-    fn word(&self, message: &LateMessage, recipient: &LateRecipient, now: Timestamp) -> Word {
+    fn word(
+        &self,
+        message: &LateMessage,
+        recipient: &LateRecipient,
+        now: Timestamp,
+        heard: &HashSet<Pair>,
+    ) -> Word {
         let Some(notices) = (self.notices)(&recipient.destination, message.facts.size) else {
             return Word::Wait(None);
         };
@@ -172,7 +180,7 @@ impl<F: Fn(&str, u64) -> Option<Notices>> Delays<F> {
         }
         let asked = over || recipient.recipient.parameters.notify.is_some();
         match notices.after {
-            Some(after) if !asked && self.told.contains_key(&pair(message, recipient)) => {
+            Some(after) if !asked && (recipient.quiet || heard.contains(&pair(message, recipient))) => {
                 let again = add(now, after);
                 Word::Wait((again < recipient.expires).then_some(again))
             }
@@ -181,19 +189,19 @@ impl<F: Fn(&str, u64) -> Option<Notices>> Delays<F> {
     }
 
     /// Until when a sender who is told now, and did not ask, hears of no other mail for the same destination.
-    fn quiet(
-        &self,
-        message: &LateMessage,
-        recipient: &LateRecipient,
-        now: Timestamp,
-    ) -> Option<((String, String), Timestamp)> {
+    fn quiet(&self, message: &LateMessage, recipient: &LateRecipient, now: Timestamp) -> Option<Quiet> {
         let after = (self.notices)(&recipient.destination, message.facts.size)?.after?;
         let quiet = until(message.accepted, recipient.expires) / QUIET;
-        Some((pair(message, recipient), add(now, quiet.max(after))))
+        let (sender, destination) = pair(message, recipient);
+        Some(Quiet {
+            sender,
+            destination,
+            until: add(now, quiet.max(after)),
+        })
     }
 }
 
-fn pair(message: &LateMessage, recipient: &LateRecipient) -> (String, String) {
+fn pair(message: &LateMessage, recipient: &LateRecipient) -> Pair {
     (message.sender.path.to_string(), recipient.destination.clone())
 }
 

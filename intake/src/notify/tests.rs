@@ -150,7 +150,7 @@ async fn one_notice_tells_of_all_late_recipients_once() {
             ],
         )
         .await;
-    let mut delays = world.delays();
+    let delays = world.delays();
     assert_eq!(delays.round().await.unwrap(), 1);
     assert_eq!(delays.round().await.unwrap(), 0);
     let told = world.notifications().await;
@@ -191,7 +191,7 @@ async fn who_did_not_ask_hears_of_one_mail_and_who_did_of_each() {
     world
         .put(LATE, "<ann@earth.example>", &["<b@mars.example>"])
         .await;
-    let mut delays = world.delays();
+    let delays = world.delays();
     while delays.round().await.unwrap() > 0 {}
     let told = world.notifications().await;
     let of = |sender: &str| {
@@ -207,13 +207,35 @@ async fn who_did_not_ask_hears_of_one_mail_and_who_did_of_each() {
 }
 
 #[tokio::test]
+async fn who_was_told_in_the_life_before_is_not_told_again() {
+    let world = World::new().await;
+    world
+        .put(LATE, "<ann@earth.example>", &["<b@moon.example>"])
+        .await;
+    world.delays().round().await.unwrap();
+    assert_eq!(world.notifications().await.len(), 1);
+    for sender in ["<ann@earth.example> ENVID=2", "<eve@earth.example>"] {
+        world.put(LATE, sender, &["<c@moon.example>"]).await;
+    }
+    // Another process, as far as its memory goes.
+    let delays = world.delays();
+    while delays.round().await.unwrap() > 0 {}
+    let told = world.notifications().await;
+    let told: Vec<_> = told
+        .iter()
+        .map(|(view, _)| view.recipients[0].address.as_str())
+        .collect();
+    assert_eq!(told, ["eve@earth.example"]);
+}
+
+#[tokio::test]
 async fn after_a_long_stop_notices_wait_for_an_exchange_and_are_spread() {
     let world = World::new().await;
     for number in 0..200 {
         let one = format!("<b{number}@moon.example> NOTIFY=DELAY");
         world.put(DAY, "<ann@earth.example>", &[&one]).await;
     }
-    let mut delays = world.delays();
+    let delays = world.delays();
     while delays.round().await.unwrap() > 0 {}
     assert!(world.notifications().await.is_empty());
     let now = world.clock.now();
@@ -265,7 +287,7 @@ async fn a_time_that_the_sender_set_is_told_of_whatever_notify_says_but_never() 
         )
         .await;
     world.put(ago, "<> BY=100;N", &["<b@moon.example>"]).await;
-    let mut delays = world.delays();
+    let delays = world.delays();
     while delays.round().await.unwrap() > 0 {}
     let told = world.notifications().await;
     assert_eq!(told.len(), 1, "{told:#?}");
@@ -284,7 +306,7 @@ async fn what_nobody_can_be_told_of_is_not_looked_at_again() {
     world
         .put(LATE, "<ann@earth.example>", &["<b@unknown.example>"])
         .await;
-    let mut delays = world.delays();
+    let delays = world.delays();
     while delays.round().await.unwrap() > 0 {}
     assert!(world.notifications().await.is_empty());
     assert_eq!(world.next().await, None);

@@ -134,7 +134,10 @@ async fn list(
     State(operator): State<Operator>,
     query: Result<Query<ListQuery>, QueryRejection>,
 ) -> Result<Json<Page>, Problem> {
-    let Query(query) = query.map_err(|error| Problem::bad_request(error.body_text()))?;
+    let Query(query) = query.map_err(|error| {
+        let text = error.body_text();
+        Problem::bad_request(text.trim_start_matches("Failed to deserialize query string: "))
+    })?;
     let limit = query.limit.unwrap_or(DEFAULT_PAGE);
     if !(1..=PAGE).contains(&limit) {
         return Err(Problem::bad_request(format!(
@@ -167,21 +170,22 @@ async fn show(
     {
         return Ok(Json(message));
     }
+    let message = operator.store.message(known(&operator, &text).await?).await?;
+    message.map(Json).ok_or_else(|| unknown(&text))
+}
+
+/// The one message that is known by `text`, which is not its own id.
+async fn known(operator: &Operator, text: &str) -> Result<Ulid, Problem> {
     let filter = Filter {
-        known_as: Some(text.clone()),
+        known_as: Some(text.to_owned()),
         limit: SEVERAL,
         ..Filter::default()
     };
-    let known = operator.store.list(filter).await?;
-    let [only] = known.as_slice() else {
-        return Err(if known.is_empty() {
-            unknown(&text)
-        } else {
-            several(&text, &known)
-        });
-    };
-    let message = operator.store.message(only.id).await?;
-    message.map(Json).ok_or_else(|| unknown(&text))
+    match operator.store.list(filter).await?.as_slice() {
+        [only] => Ok(only.id),
+        [] => Err(unknown(text)),
+        more => Err(several(text, more)),
+    }
 }
 
 async fn operate(
@@ -190,7 +194,6 @@ async fn operate(
     path: Result<Path<(String, String)>, PathRejection>,
 ) -> Result<Json<Changed>, Problem> {
     let Path((text, operation)) = path.map_err(|error| Problem::bad_request(error.body_text()))?;
-    let id = message_id(&text)?;
     let operation = match operation.as_str() {
         "retry" => Operation::Retry,
         "hold" => Operation::Hold,
@@ -203,8 +206,16 @@ async fn operate(
             )));
         }
     };
-    let now = operator.clock.now();
-    let changed = operator.store.operate(id, operation, now, &caller.0).await?;
+    let apply = async |id| {
+        let now = operator.clock.now();
+        operator.store.operate(id, operation, now, &caller.0).await
+    };
+    if let Ok(id) = Ulid::from_string(&text)
+        && let Some(changed) = apply(id).await?
+    {
+        return Ok(Json(Changed { changed }));
+    }
+    let changed = apply(known(&operator, &text).await?).await?;
     changed
         .map(|changed| Json(Changed { changed }))
         .ok_or_else(|| unknown(&text))
@@ -221,10 +232,6 @@ async fn health(State(operator): State<Operator>) -> Result<Response, Problem> {
         .headers_mut()
         .insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     Ok(response)
-}
-
-fn message_id(text: &str) -> Result<Ulid, Problem> {
-    Ulid::from_string(text).map_err(|_| unknown(text))
 }
 
 fn several(name: &str, known: &[MessageView]) -> Problem {

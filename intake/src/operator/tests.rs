@@ -17,7 +17,7 @@ struct World {
 }
 
 impl World {
-    /// A queue of five messages.
+    /// A queue of five messages, which an MTA had as two mails.
     async fn new(tokens: Option<Arc<Tokens>>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let clock = Clock::system();
@@ -47,7 +47,14 @@ impl World {
             priority: 0,
             origin: "test".into(),
             origin_id: None,
-            upstream: None,
+            upstream: Some(
+                if id.timestamp_ms() == 1 {
+                    "4Zx9AbCd"
+                } else {
+                    "4Zx9AbCf"
+                }
+                .into(),
+            ),
             accepted: now,
             hold: None,
             notes: Vec::new(),
@@ -130,6 +137,8 @@ async fn wrong_questions_are_problems() {
         let (answered, problem) = world.ask(method, &uri, None).await;
         assert_eq!(answered, status, "{uri}: {problem}");
         assert_eq!(problem["status"], status);
+        let detail = problem["detail"].as_str().unwrap();
+        assert!(!detail.contains("deserialize"), "{detail}");
     }
 }
 
@@ -163,6 +172,20 @@ async fn operations_are_done_and_told() {
         world.get("/v1/health").await,
         (200, serde_json::json!({"status": "ok"}))
     );
+}
+
+#[tokio::test]
+async fn operations_take_the_id_that_a_message_is_known_by() {
+    let world = World::new(None).await;
+    let (status, body) = world.ask(Method::POST, "/v1/messages/4Zx9AbCd/hold", None).await;
+    assert_eq!((status, body["changed"].as_u64()), (200, Some(1)), "{body}");
+    let (_, view) = world.get(&format!("/v1/messages/{}", world.ids[0])).await;
+    assert_eq!(view["recipients"][0]["status"], "held");
+    let (status, problem) = world.ask(Method::POST, "/v1/messages/4Zx9AbCf/hold", None).await;
+    assert_eq!(status, 409, "{problem}");
+    assert_eq!(problem["messages"].as_array().unwrap().len(), 4);
+    let (_, held) = world.get("/v1/messages?status=held").await;
+    assert_eq!(held["messages"].as_array().unwrap().len(), 1);
 }
 
 #[tokio::test]

@@ -16,7 +16,7 @@ pub(super) const SMALLEST: usize = 4 * 1024;
 
 /// A frame under way. Memory is the window and one piece, whatever the frame claims.
 pub(super) struct Unpacker {
-    /// Goes back to [`SPARE`] when this is dropped.
+    /// Goes back to [`SPARE`] at the end of the frames, or when this is dropped.
     decoder: Option<Decoder<'static>>,
     pub(super) input: Bytes,
     /// What the decoder still wants; 0 between frames.
@@ -41,6 +41,13 @@ fn spare() -> MutexGuard<'static, Vec<Decoder<'static>>> {
 
 impl Drop for Unpacker {
     fn drop(&mut self) {
+        self.give_back();
+    }
+}
+
+impl Unpacker {
+    /// Leaves the decoder to the next mail.
+    fn give_back(&mut self) {
         let Some(mut decoder) = self.decoder.take() else {
             return;
         };
@@ -99,8 +106,12 @@ impl Unpacker {
                 return Ok(Some(out.into()));
             }
         }
-        if last && (self.wants != 0 || !self.begun) {
-            return Err(ReadError::Encoding("the frame is cut off".into()));
+        if last {
+            if self.wants != 0 || !self.begun {
+                return Err(ReadError::Encoding("the frame is cut off".into()));
+            }
+            // Who reads may go on for long: what was read is being stored.
+            self.give_back();
         }
         Ok(None)
     }

@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     sync::{
-        Mutex, PoisonError,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -30,15 +30,20 @@ pub(super) struct Requests {
     slots: Semaphore,
     next: AtomicU64,
     open: Mutex<Open>,
-    /// A helper did not answer: the session that waits for it ends.
-    pub(super) silent: Notify,
 }
 
 #[derive(Debug, Default)]
 struct Open {
     /// To the helper; none while there is none that serves.
-    frames: Option<mpsc::Sender<Vec<u8>>>,
+    serving: Option<Serving>,
     answers: HashMap<u64, oneshot::Sender<Outcome>>,
+}
+
+/// A helper that serves. Each has a silence of its own, so that requests which time out together end one helper, not the next one too.
+#[derive(Clone, Debug)]
+struct Serving {
+    frames: mpsc::Sender<Vec<u8>>,
+    silent: Arc<Notify>,
 }
 
 impl Requests {
@@ -49,7 +54,6 @@ impl Requests {
             slots: Semaphore::new(AT_ONCE),
             next: AtomicU64::new(1),
             open: Mutex::default(),
-            silent: Notify::new(),
         }
     }
 
@@ -71,16 +75,16 @@ impl Requests {
             }
         };
         let (answer, answered) = oneshot::channel();
-        let frames = {
+        let serving = {
             let mut open = self.lock();
-            let Some(frames) = open.frames.clone() else {
+            let Some(serving) = open.serving.clone() else {
                 return Outcome::Down(words::ended("it is not there"));
             };
             open.answers.insert(id, answer);
-            frames
+            serving
         };
         let outcome = self.clock.timeout(limit, async {
-            if frames.send(frame).await.is_err() {
+            if serving.frames.send(frame).await.is_err() {
                 return None;
             }
             answered.await.ok()
@@ -89,22 +93,22 @@ impl Requests {
             Ok(outcome) => outcome.unwrap_or_else(|| Outcome::Down(words::ended("before it answered"))),
             Err(_) => {
                 self.lock().answers.remove(&id);
-                self.silent.notify_one();
+                serving.silent.notify_one();
                 Outcome::Down(words::locked())
             }
         }
     }
 
-    /// A helper serves: what is asked goes there.
-    pub(super) fn open(&self, frames: mpsc::Sender<Vec<u8>>) {
-        self.lock().frames = Some(frames);
+    /// A helper serves: what is asked goes there. `silent` is told when it does not answer.
+    pub(super) fn open(&self, frames: mpsc::Sender<Vec<u8>>, silent: Arc<Notify>) {
+        self.lock().serving = Some(Serving { frames, silent });
     }
 
     /// No helper serves any more: what is asked is answered so.
     pub(super) fn close(&self, trouble: &Trouble) {
         let answers = {
             let mut open = self.lock();
-            open.frames = None;
+            open.serving = None;
             std::mem::take(&mut open.answers)
         };
         for answer in answers.into_values() {
@@ -122,5 +126,42 @@ impl Requests {
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Open> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn requests_that_time_out_together_end_one_helper() {
+        let requests = Requests::new(Duration::from_secs(5), Clock::runtime(Timestamp::UNIX_EPOCH));
+        let (frames, mut waiting) = mpsc::channel(4);
+        let first = Arc::new(Notify::new());
+        requests.open(frames, Arc::clone(&first));
+        let ping = || requests.ask(|id| Request::Ping { id }, &[]);
+        let (one, other) = tokio::join!(ping(), ping());
+        for outcome in [one, other] {
+            assert!(matches!(outcome, Outcome::Down(trouble) if trouble == words::locked()));
+        }
+        assert!(waiting.try_recv().is_ok() && waiting.try_recv().is_ok());
+        let told = |silent: Arc<Notify>| async move {
+            let limit = Duration::from_secs(1);
+            tokio::time::timeout(limit, silent.notified()).await.is_ok()
+        };
+        assert!(told(Arc::clone(&first)).await, "the session hears of it");
+        requests.close(&words::locked());
+
+        let (frames, mut waiting) = mpsc::channel(4);
+        let second = Arc::new(Notify::new());
+        requests.open(frames, Arc::clone(&second));
+        assert!(!told(second).await, "the next one did nothing wrong");
+        let (outcome, ()) = tokio::join!(ping(), async {
+            waiting.recv().await.unwrap();
+            requests.answer(3, Outcome::NoRoute);
+        });
+        assert_eq!(outcome, Outcome::NoRoute);
     }
 }

@@ -6,12 +6,12 @@ use bytes::BytesMut;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::unix::{OwnedReadHalf, OwnedWriteHalf},
-    sync::{mpsc, watch},
+    sync::{Notify, mpsc, watch},
 };
 
 use super::{Shared, State, process};
 use crate::{
-    protocol::{self, Event, Request, Trouble, VERSION},
+    protocol::{self, Event, READ, Request, Trouble, VERSION},
     spool::Place,
     words,
 };
@@ -27,7 +27,9 @@ const SWEEP: Duration = Duration::from_secs(3600);
 /// What is known of a helper's end before its exit status is.
 const CLOSED: &str = "its socket is closed";
 /// Frames that wait to be written.
-const WAITING: usize = 16;
+const WAITING: usize = 64;
+/// About so many octets of them are written at a time.
+const TOGETHER: usize = 1 << 17;
 
 /// Keeps a helper running until the agent closes.
 pub(super) async fn supervise(shared: Arc<Shared>) {
@@ -81,6 +83,7 @@ async fn live(shared: &Arc<Shared>, served: &mut bool) -> Trouble {
         reader,
         buffer: BytesMut::new(),
         frames,
+        silent: Arc::default(),
         trouble: None,
         served,
     };
@@ -114,8 +117,15 @@ async fn live(shared: &Arc<Shared>, served: &mut bool) -> Trouble {
 }
 
 async fn write(mut writer: OwnedWriteHalf, mut waiting: mpsc::Receiver<Vec<u8>>) {
-    while let Some(frame) = waiting.recv().await {
-        if writer.write_all(&frame).await.is_err() {
+    while let Some(mut frames) = waiting.recv().await {
+        // Those who were answered together ask together: let them, and whatever is there goes with it.
+        tokio::task::yield_now().await;
+        while frames.len() < TOGETHER
+            && let Ok(frame) = waiting.try_recv()
+        {
+            frames.extend_from_slice(&frame);
+        }
+        if writer.write_all(&frames).await.is_err() {
             return;
         }
     }
@@ -138,6 +148,8 @@ struct Session<'a> {
     reader: OwnedReadHalf,
     buffer: BytesMut,
     frames: mpsc::Sender<Vec<u8>>,
+    /// The helper did not answer a request.
+    silent: Arc<Notify>,
     /// What the helper said last.
     trouble: Option<Trouble>,
     served: &'a mut bool,
@@ -147,9 +159,11 @@ impl Session<'_> {
     async fn run(&mut self) -> End {
         let shared = self.shared;
         let mut closing = shared.closing.subscribe();
+        let silent = Arc::clone(&self.silent);
         let mut said_hello = false;
         let mut pinging = Box::pin(shared.clock.sleep(PING));
         loop {
+            self.buffer.reserve(READ);
             tokio::select! {
                 read = self.reader.read_buf(&mut self.buffer) => match read {
                     Ok(0) | Err(_) => return End::Gone,
@@ -167,7 +181,7 @@ impl Session<'_> {
                     },
                 },
                 () = shared.deliveries.tell.notified() => self.tell_done(),
-                () = shared.requests.silent.notified() => return End::Silent,
+                () = silent.notified() => return End::Silent,
                 () = closed(&mut closing) => return End::Closing,
                 () = &mut pinging => {
                     if !said_hello {
@@ -197,7 +211,9 @@ impl Session<'_> {
             Event::Up => {
                 *self.served = true;
                 self.trouble = None;
-                shared.requests.open(self.frames.clone());
+                shared
+                    .requests
+                    .open(self.frames.clone(), Arc::clone(&self.silent));
                 shared.set(State::Up);
                 Ok(())
             }

@@ -18,7 +18,9 @@ use std::{
     time::Duration,
 };
 
-use super::Events;
+use lightpost_clock::Clock;
+
+use super::relay::Events;
 use crate::{
     library::{Node, ReceiveError, Received, Transaction},
     protocol::{Event, Trouble},
@@ -27,13 +29,15 @@ use crate::{
 };
 
 /// At most so many bundles, and about so many octets, share one transaction.
-const BATCH: usize = 64;
+const BATCH: usize = 256;
 const BATCH_OCTETS: u64 = 4 << 20;
 /// Deliveries, and their octets, that the relay has not dealt with yet: more stay with the node.
 const OPEN: u64 = 1024;
 const OPEN_OCTETS: u64 = 256 << 20;
 /// Between two looks at an endpoint where nothing was.
 const IDLE: Duration = Duration::from_millis(10);
+/// The node is left to others for so many times as long as it was locked, so that more shares the next sync; up to [`IDLE`].
+const LEAVE: u32 = 3;
 /// Between two attempts to write to a disk that fails.
 const DISK: Duration = Duration::from_secs(1);
 
@@ -74,6 +78,7 @@ pub(super) struct Inbox {
     pub(super) largest: u64,
     pub(super) window: Arc<Window>,
     pub(super) events: Events,
+    pub(super) clock: Clock,
 }
 
 /// Why a round went wrong.
@@ -90,19 +95,21 @@ impl Inbox {
         let mut failing = false;
         loop {
             let pause = match self.round(&mut held) {
-                Ok(0) => IDLE,
-                Ok(_) => Duration::ZERO,
+                Ok((0, _)) => IDLE,
+                // What comes meanwhile shares the next transaction, unless there is enough for one already.
+                Ok((BATCH.., _)) => Duration::ZERO,
+                Ok((_, locked)) => (locked * LEAVE).min(IDLE),
                 Err(RoundError::Node(trouble)) => return Some(trouble),
                 Err(RoundError::Disk(error)) => {
                     if !std::mem::replace(&mut failing, true) {
-                        let _ = self.events.send(Event::Down(words::disk(&self.folder, &error)));
+                        self.events.tell(Event::Down(words::disk(&self.folder, &error)));
                     }
                     DISK
                 }
             };
             if failing && pause != DISK {
                 failing = false;
-                let _ = self.events.send(Event::Up);
+                self.events.tell(Event::Up);
             }
             // Nothing is ever sent: the other end is dropped.
             if !matches!(stop.recv_timeout(pause), Err(channel::RecvTimeoutError::Timeout)) {
@@ -111,10 +118,10 @@ impl Inbox {
         }
     }
 
-    /// Takes what is there, up to a batch; how many bundles that were.
-    fn round(&mut self, held: &mut Vec<Received>) -> Result<usize, RoundError> {
+    /// Takes what is there, up to a batch; how many bundles that were, and for how long the node was locked.
+    fn round(&mut self, held: &mut Vec<Received>) -> Result<(usize, Duration), RoundError> {
         if self.window.is_full() {
-            return Ok(0);
+            return Ok((0, Duration::ZERO));
         }
         // A full disk shows here, before the node has given anything away.
         self.writer.make_room().map_err(RoundError::Disk)?;
@@ -122,26 +129,29 @@ impl Inbox {
         let transaction = node
             .begin()
             .ok_or_else(|| RoundError::Node(words::lost(&node.said())))?;
+        let begun = self.clock.instant();
         if held.is_empty() {
             self.take(&transaction, held)?;
         }
         if held.is_empty() {
-            return Ok(0);
+            return Ok((0, Duration::ZERO));
         }
         let places = self.store(&transaction, held).map_err(RoundError::Disk)?;
         for received in held.drain(..) {
             transaction.release(received);
         }
         drop(transaction);
-        for place in &places {
+        let locked = self.clock.instant() - begun;
+        let delivered = places.iter().map(|place| {
             self.window.add(*place);
-            let _ = self.events.send(Event::Delivered {
+            Event::Delivered {
                 segment: place.segment,
                 offset: place.offset,
                 octets: place.octets,
-            });
-        }
-        Ok(places.len())
+            }
+        });
+        self.events.tell_all(delivered.collect());
+        Ok((places.len(), locked))
     }
 
     /// Takes a batch from the node.
@@ -162,7 +172,7 @@ impl Inbox {
                     received.head().source,
                     self.largest
                 );
-                let _ = self.events.send(Event::Warning { text });
+                self.events.tell(Event::Warning { text });
                 transaction.release(received);
                 continue;
             }

@@ -6,6 +6,7 @@
 //! It ends on request, on SIGTERM, when the relay is gone and when the node stops, always outside of a transaction: a process that dies inside
 //! one locks the whole node. SIGINT is the relay's business: a terminal sends it to both.
 
+mod batch;
 mod inbox;
 mod orders;
 mod relay;
@@ -28,13 +29,13 @@ use lightpost_clock::Clock;
 use tokio::{
     net::UnixStream,
     signal::unix::{SignalKind, signal},
-    sync::{mpsc, oneshot},
+    sync::oneshot,
 };
 
 use self::{
     inbox::Window,
-    orders::Work,
-    relay::{Relay, Start, tell},
+    orders::{Question, Work},
+    relay::{Events, Relay, Start, tell},
     threads::Threads,
 };
 use crate::{
@@ -67,9 +68,6 @@ pub enum HelperError {
     #[error("{0}")]
     Node(String),
 }
-
-/// Where events go; what is told after the relay's end is lost with it.
-type Events = mpsc::UnboundedSender<Event>;
 
 /// Runs the helper until the relay, a signal or the node ends it.
 ///
@@ -107,9 +105,9 @@ async fn converse(socket: StdUnixStream) -> Result<(), HelperError> {
         buffer: BytesMut::new(),
         terminate: signal(SignalKind::terminate())?,
     };
-    let (events, told) = mpsc::unbounded_channel();
+    let (events, told) = Events::channel();
     let telling = tokio::spawn(tell(writer, told));
-    let _ = events.send(Event::Hello {
+    events.tell(Event::Hello {
         protocol: VERSION,
         process: std::process::id(),
     });
@@ -131,7 +129,7 @@ fn numbers(endpoint: &str) -> Option<(u64, u32)> {
 async fn serve(start: Start, relay: &mut Relay, events: &Events, clock: &Clock) -> Result<(), HelperError> {
     let fail = |trouble: Trouble| {
         let text = format!("{}; {}", trouble.why, trouble.remedy);
-        let _ = events.send(Event::Down(trouble));
+        events.tell(Event::Down(trouble));
         Err(HelperError::Node(text))
     };
     let lock = tokio::select! {
@@ -142,7 +140,7 @@ async fn serve(start: Start, relay: &mut Relay, events: &Events, clock: &Clock) 
         Ok(lock) => lock,
         Err(error) => return fail(words::disk(&start.spool, &error)),
     };
-    let _ = events.send(Event::Spool);
+    events.tell(Event::Spool);
     let writer = match spool::Writer::new(&start.spool) {
         Ok(writer) => writer,
         Err(error) => return fail(words::disk(&start.spool, &error)),
@@ -156,7 +154,7 @@ async fn serve(start: Start, relay: &mut Relay, events: &Events, clock: &Clock) 
         Ok(node) => Arc::new(node),
         Err(error) => return fail(trouble(&error, &start.endpoint)),
     };
-    let _ = events.send(Event::Up);
+    events.tell(Event::Up);
     let (window, mut threads) = Threads::start(&node, writer, &start, events, clock);
     let ended = work(relay, &mut threads, &window, events, clock).await;
     threads.end(node, clock).await;
@@ -191,7 +189,7 @@ async fn lock_spool(folder: &Path, events: &Events, clock: &Clock) -> io::Result
         }
         // A helper whose relay was killed needs a moment to end.
         if attempt == 30 {
-            let _ = events.send(Event::Down(words::busy(folder)));
+            events.tell(Event::Down(words::busy(folder)));
         }
         clock.sleep(Duration::from_millis(100)).await;
     }
@@ -213,7 +211,7 @@ async fn attach(number: u64, service: u32, events: &Events, clock: &Clock) -> Re
     let node = match clock.timeout(ATTACH, &mut opening).await {
         Ok(node) => node,
         Err(_) => {
-            let _ = events.send(Event::Down(words::locked()));
+            events.tell(Event::Down(words::locked()));
             opening.await
         }
     };
@@ -234,33 +232,36 @@ async fn work(
 ) -> Option<Trouble> {
     loop {
         let next = tokio::select! {
-            next = relay.next() => next,
+            next = relay.several() => next,
             trouble = threads.ended.recv() => return trouble.flatten(),
         };
-        let Ok(Some((request, payload))) = next else {
+        let Ok(Some(requests)) = next else {
             return None;
         };
-        let (id, work) = match request {
-            Request::Send(order) => (order.id, Work::send(order, payload, clock.instant())),
-            Request::Cancel { id, time, sequence } => (id, Work::Cancel { id, time, sequence }),
-            Request::Ping { id } => (id, Work::Ping { id }),
-            Request::Done { deliveries, octets } => {
-                window.done(deliveries, octets);
-                continue;
+        let mut works = Vec::with_capacity(requests.len());
+        let mut over = false;
+        for (request, payload) in requests {
+            match request {
+                Request::Send(order) => works.push(Work::send(order, payload, clock.instant())),
+                Request::Cancel { id, time, sequence } => {
+                    works.push(Work::Ask(Question::Cancel { id, time, sequence }));
+                }
+                Request::Ping { id } => works.push(Work::Ask(Question::Ping { id })),
+                Request::Done { deliveries, octets } => window.done(deliveries, octets),
+                Request::Stop | Request::Start { .. } => over = true,
             }
-            Request::Stop | Request::Start { .. } => return None,
-        };
-        let passed = threads
-            .orders
-            .as_ref()
-            .is_some_and(|orders| orders.try_send(work).is_ok());
-        if !passed {
-            let _ = events.send(Event::Answer {
-                id,
+        }
+        if let Err(works) = threads.pass(works) {
+            let refused = works.iter().map(|work| Event::Answer {
+                id: work.id(),
                 outcome: Outcome::NoRoom {
                     why: "too many requests wait for ION".into(),
                 },
             });
+            events.tell_all(refused.collect());
+        }
+        if over {
+            return None;
         }
     }
 }

@@ -11,7 +11,7 @@ use tokio::{
 };
 
 use super::{HelperError, numbers};
-use crate::protocol::{self, Event, FrameError, Request, VERSION};
+use crate::protocol::{self, Event, FrameError, READ, Request, VERSION};
 
 /// What the relay asks for at the start.
 pub(super) struct Start {
@@ -22,21 +22,46 @@ pub(super) struct Start {
     pub(super) largest: u64,
 }
 
+/// Where events go; what is told after the relay's end is lost with it.
+#[derive(Clone)]
+pub(super) struct Events(mpsc::UnboundedSender<Vec<Event>>);
+
+impl Events {
+    pub(super) fn channel() -> (Self, mpsc::UnboundedReceiver<Vec<Event>>) {
+        let (events, told) = mpsc::unbounded_channel();
+        (Self(events), told)
+    }
+
+    pub(super) fn tell(&self, event: Event) {
+        self.tell_all(vec![event]);
+    }
+
+    /// Tells of several at a time, which the relay reads at a time.
+    pub(super) fn tell_all(&self, events: Vec<Event>) {
+        let _ = self.0.send(events);
+    }
+}
+
 /// Writes events to the relay.
-pub(super) async fn tell(mut writer: OwnedWriteHalf, mut told: mpsc::UnboundedReceiver<Event>) {
-    while let Some(event) = told.recv().await {
-        let Ok(mut frames) = protocol::encode(&event, &[]) else {
-            continue;
-        };
+pub(super) async fn tell(mut writer: OwnedWriteHalf, mut told: mpsc::UnboundedReceiver<Vec<Event>>) {
+    while let Some(events) = told.recv().await {
+        let mut frames = Vec::new();
+        add(&mut frames, &events);
         // Whatever else is there goes with it.
         while frames.len() < 1 << 16
-            && let Ok(event) = told.try_recv()
+            && let Ok(events) = told.try_recv()
         {
-            frames.extend(protocol::encode(&event, &[]).unwrap_or_default());
+            add(&mut frames, &events);
         }
         if writer.write_all(&frames).await.is_err() {
             return;
         }
+    }
+}
+
+fn add(frames: &mut Vec<u8>, events: &[Event]) {
+    for event in events {
+        frames.extend(protocol::encode(event, &[]).unwrap_or_default());
     }
 }
 
@@ -48,12 +73,25 @@ pub(super) struct Relay {
 }
 
 impl Relay {
+    /// The next request, and what was read with it; as [`Relay::next`].
+    pub(super) async fn several(&mut self) -> Result<Option<Vec<(Request, Bytes)>>, FrameError> {
+        let Some(first) = self.next().await? else {
+            return Ok(None);
+        };
+        let mut requests = vec![first];
+        while let Some(next) = protocol::decode(&mut self.buffer)? {
+            requests.push(next);
+        }
+        Ok(Some(requests))
+    }
+
     /// The next request; `None` when the relay is gone. Nothing is lost when this is dropped.
     pub(super) async fn next(&mut self) -> Result<Option<(Request, Bytes)>, FrameError> {
         loop {
             if let Some(frame) = protocol::decode(&mut self.buffer)? {
                 return Ok(Some(frame));
             }
+            self.buffer.reserve(READ);
             tokio::select! {
                 read = self.reader.read_buf(&mut self.buffer) => match read {
                     Ok(0) | Err(_) => return Ok(None),

@@ -10,19 +10,19 @@ use lightpost_clock::Clock;
 use tokio::sync::mpsc;
 
 use super::{
-    END, Events,
+    END,
     inbox::{Inbox, Window},
     orders::{self, Work},
-    relay::Start,
+    relay::{Events, Start},
 };
 use crate::{library::Node, protocol::Trouble, spool};
 
-/// Requests that wait for their turn.
+/// Requests that wait for their turn, as many at a time as were read together.
 const WAITING: usize = 256;
 
 /// The threads that call ION. They end when this is dropped.
 pub(super) struct Threads {
-    pub(super) orders: Option<channel::SyncSender<Work>>,
+    orders: Option<channel::SyncSender<Vec<Work>>>,
     stop: Option<channel::Sender<()>>,
     pub(super) ended: mpsc::Receiver<Option<Trouble>>,
     handles: Vec<thread::JoinHandle<()>>,
@@ -55,6 +55,7 @@ impl Threads {
             largest: start.largest,
             window: Arc::clone(&window),
             events: events.clone(),
+            clock: clock.clone(),
         };
         let receiving = thread::spawn(move || {
             let trouble = inbox.run(&stopped);
@@ -68,6 +69,22 @@ impl Threads {
             handles: vec![sending, receiving],
         };
         (window, threads)
+    }
+
+    /// Passes work on.
+    ///
+    /// # Errors
+    /// The work, when too much waits already.
+    pub(super) fn pass(&self, works: Vec<Work>) -> Result<(), Vec<Work>> {
+        if works.is_empty() {
+            return Ok(());
+        }
+        match &self.orders {
+            Some(orders) => orders.try_send(works).map_err(|error| match error {
+                channel::TrySendError::Full(works) | channel::TrySendError::Disconnected(works) => works,
+            }),
+            None => Err(works),
+        }
     }
 
     /// Lets the threads finish what they are at, and the node go. Never while a thread is inside a transaction.

@@ -22,6 +22,7 @@ use std::{
     error::Error as _,
     ffi::CString,
     marker::PhantomData,
+    mem::ManuallyDrop,
     ptr,
     sync::atomic::{AtomicUsize, Ordering},
 };
@@ -29,7 +30,7 @@ use std::{
 use self::symbols::{Sap, Sdr, Symbols};
 pub(crate) use self::{
     receiving::{ReceiveError, Received},
-    sending::{Source, Way},
+    sending::{SendFailure, Source, Way},
 };
 
 /// ION's libraries are loaded.
@@ -187,17 +188,35 @@ impl Node {
     }
 }
 
-/// The node is locked by this thread; ends with its scope.
+/// The node is locked by this thread; ends with its scope, or by [`Transaction::end`].
 pub(crate) struct Transaction<'n> {
     node: &'n Node,
     _here: PhantomData<*const ()>,
 }
 
+impl Transaction<'_> {
+    /// As [`Node::said`].
+    pub(crate) fn said(&self) -> Said {
+        self.node.said()
+    }
+
+    /// Ends it; `false` when ION had cancelled it before, so that nothing of it is left. `true` is no promise when a call inside has failed: a
+    /// transaction that ION's own, nested ones have cancelled is undone here, and ION does not tell.
+    pub(crate) fn end(self) -> bool {
+        ManuallyDrop::new(self).finish()
+    }
+
+    fn finish(&self) -> bool {
+        // SAFETY: begun by this thread, once for each value, and ended once: by `end`, which forgets the value, or by its drop.
+        let ended = unsafe { (self.node.ion.sdr_end_xn)(self.node.sdr) };
+        self.node.inside.fetch_sub(1, Ordering::SeqCst);
+        ended >= 0
+    }
+}
+
 impl Drop for Transaction<'_> {
     fn drop(&mut self) {
-        // SAFETY: begun by this thread, once for each value. A failure of ION inside has cancelled it already.
-        unsafe { (self.node.ion.sdr_end_xn)(self.node.sdr) };
-        self.node.inside.fetch_sub(1, Ordering::SeqCst);
+        self.finish();
     }
 }
 

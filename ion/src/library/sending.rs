@@ -42,6 +42,17 @@ pub(crate) struct Way<'a> {
     pub(crate) reports: u8,
 }
 
+/// Why a bundle was not sent.
+#[derive(Debug)]
+pub(crate) enum SendFailure {
+    /// No space is granted now; nothing is left of it.
+    NoRoom,
+    /// The node takes no such bundle, and why; nothing is left of it.
+    Refused(Said),
+    /// ION failed, and may have undone the whole transaction.
+    Broken(Said),
+}
+
 /// A bundle that the node has taken: its id, or `None` where it is not kept as this program knows it.
 pub(crate) type Accepted = Option<(u64, u64)>;
 
@@ -146,11 +157,11 @@ impl Transaction<'_> {
         }
     }
 
-    /// Sends a payload. `Ok(None)` when there is no room for it now; nothing is left of it then, as after an error.
+    /// Sends a payload.
     ///
     /// # Errors
-    /// What ION said.
-    pub(crate) fn send(&self, source: Source, octets: u64, way: &Way<'_>) -> Result<Option<Accepted>, Said> {
+    /// [`SendFailure`]
+    pub(crate) fn send(&self, source: Source, octets: u64, way: &Way<'_>) -> Result<Accepted, SendFailure> {
         let (ion, sdr) = (&self.node.ion, self.node.sdr);
         let length = i64::try_from(octets).unwrap_or(i64::MAX);
         let (medium, object) = match source {
@@ -162,8 +173,11 @@ impl Transaction<'_> {
             unsafe { (ion.ionCreateZco)(medium, object, 0, length, way.class, 0, OUTBOUND, ptr::null_mut()) };
         if unit == 0 || unit == Object::MAX {
             self.discard(source);
-            let said = self.node.said();
-            return if unit == 0 { Ok(None) } else { Err(said) };
+            return Err(if unit == 0 {
+                SendFailure::NoRoom
+            } else {
+                SendFailure::Broken(self.node.said())
+            });
         }
         if matches!(source, Source::File(_)) {
             // The file goes with its last user.
@@ -192,15 +206,16 @@ impl Transaction<'_> {
                 &raw mut bundle,
             )
         };
-        if sent <= 0 {
-            let said = self.node.said();
-            if sent == 0 {
+        match sent {
+            ..0 => Err(SendFailure::Broken(self.node.said())),
+            0 => {
+                let said = self.node.said();
                 // SAFETY: refused before ION made it part of a bundle.
                 unsafe { (ion.zco_destroy)(sdr, unit) };
+                Err(SendFailure::Refused(said))
             }
-            return Err(said);
+            _ => Ok(self.identify(bundle)),
         }
-        Ok(Some(self.identify(bundle)))
     }
 
     /// Reads a sent bundle's id and lets ION forget it when it is through.
@@ -224,8 +239,27 @@ impl Transaction<'_> {
     /// # Errors
     /// What ION said.
     pub(crate) fn cancel(&self, time: u64, sequence: u64) -> Result<bool, Said> {
-        let Ok(sequence) = u32::try_from(sequence) else {
+        let Some(bundle) = self.find(time, sequence)? else {
             return Ok(false);
+        };
+        // SAFETY: found in this transaction, so it is there.
+        match unsafe { (self.node.ion.bp_cancel)(bundle) } {
+            0 => Ok(true),
+            _ => Err(self.node.said()),
+        }
+    }
+
+    /// Whether the node has a bundle of ours.
+    ///
+    /// # Errors
+    /// What ION said.
+    pub(crate) fn has(&self, time: u64, sequence: u64) -> Result<bool, Said> {
+        self.find(time, sequence).map(|bundle| bundle.is_some())
+    }
+
+    fn find(&self, time: u64, sequence: u64) -> Result<Option<Object>, Said> {
+        let Ok(sequence) = u32::try_from(sequence) else {
+            return Ok(None);
         };
         let mut source = self.node.endpoint.clone().into_bytes_with_nul();
         let mut stamp = BpTimestamp { time, sequence };
@@ -237,13 +271,6 @@ impl Transaction<'_> {
         if found < 0 {
             return Err(self.node.said());
         }
-        if found == 0 || bundle == 0 {
-            return Ok(false);
-        }
-        // SAFETY: found in this transaction, so it is there.
-        match unsafe { (self.node.ion.bp_cancel)(bundle) } {
-            0 => Ok(true),
-            _ => Err(self.node.said()),
-        }
+        Ok((found != 0 && bundle != 0).then_some(bundle))
     }
 }

@@ -87,12 +87,19 @@ impl Reader {
         fresh
     }
 
-    /// Reads a record.
+    /// Opens a segment for [`Reader::read`].
+    ///
+    /// # Errors
+    /// The disk fails.
+    pub(crate) fn open(folder: &Path, segment: u64) -> io::Result<File> {
+        File::open(segment_file(folder, segment))
+    }
+
+    /// Reads a record of a segment.
     ///
     /// # Errors
     /// The disk fails, or what stands there is not what was written (`InvalidData`).
-    pub(crate) fn read(folder: &Path, place: Place) -> io::Result<(Head, Bytes)> {
-        let file = File::open(segment_file(folder, place.segment))?;
+    pub(crate) fn read(file: &File, place: Place) -> io::Result<(Head, Bytes)> {
         let length = usize::try_from(place.octets).map_err(|_| damaged("is longer than the memory"))?;
         let mut octets = vec![0; length];
         file.read_exact_at(&mut octets, place.offset)?;
@@ -108,33 +115,40 @@ impl Reader {
         Ok((head, payload))
     }
 
-    /// Notes that a record is done, and removes its segment when it was the last there.
+    /// Notes that records are done, and removes segments that held nothing else.
     ///
     /// # Errors
-    /// The disk fails: the record may come again.
-    pub(crate) fn done(&mut self, place: Place) -> io::Result<()> {
-        let Some(segment) = self.segments.get_mut(&place.segment) else {
-            return Ok(());
-        };
-        if !segment.open.remove(&place.offset) {
-            return Ok(());
+    /// The disk fails: the records may come again.
+    pub(crate) fn done(&mut self, places: &[Place]) -> io::Result<()> {
+        let mut notes = BTreeMap::<u64, Vec<u8>>::new();
+        for place in places {
+            let open = self.segments.get_mut(&place.segment);
+            if open.is_some_and(|segment| segment.open.remove(&place.offset)) {
+                notes
+                    .entry(place.segment)
+                    .or_default()
+                    .extend_from_slice(&place.offset.to_be_bytes());
+            }
         }
-        let file = match &mut segment.done {
-            Some(file) => file,
-            none => none.insert(
-                OpenOptions::new()
-                    .append(true)
-                    .create(true)
-                    .mode(0o600)
-                    .open(done_file(&self.folder, place.segment))?,
-            ),
-        };
-        file.write_all(&place.offset.to_be_bytes())?;
-        if segment.open.is_empty() {
-            self.tidy()
-        } else {
-            Ok(())
+        let mut emptied = false;
+        for (number, note) in notes {
+            let Some(segment) = self.segments.get_mut(&number) else {
+                continue;
+            };
+            let file = match &mut segment.done {
+                Some(file) => file,
+                none => none.insert(
+                    OpenOptions::new()
+                        .append(true)
+                        .create(true)
+                        .mode(0o600)
+                        .open(done_file(&self.folder, number))?,
+                ),
+            };
+            file.write_all(&note)?;
+            emptied |= segment.open.is_empty();
         }
+        if emptied { self.tidy() } else { Ok(()) }
     }
 
     /// A record cannot be read: its segment is kept for the operator.
@@ -245,6 +259,10 @@ mod tests {
         }
     }
 
+    fn read(folder: &tempfile::TempDir, place: Place) -> io::Result<(Head, Bytes)> {
+        Reader::read(&Reader::open(folder.path(), place.segment)?, place)
+    }
+
     fn write(writer: &mut Writer, sequence: u64, payload: &[u8]) -> Place {
         writer.make_room().unwrap();
         let place = writer.append(&head(sequence), payload.len() as u64, &mut |out| {
@@ -264,19 +282,16 @@ mod tests {
         assert!(reader.note(first) && !reader.note(first));
         assert_eq!(reader.scan().unwrap(), [second]);
         assert_eq!(
-            Reader::read(folder.path(), first).unwrap(),
+            read(&folder, first).unwrap(),
             (head(1), Bytes::from_static(b"one"))
         );
-        assert_eq!(
-            Reader::read(folder.path(), second).unwrap(),
-            (head(2), Bytes::new())
-        );
-        reader.done(first).unwrap();
-        reader.done(first).unwrap();
+        assert_eq!(read(&folder, second).unwrap(), (head(2), Bytes::new()));
+        reader.done(&[first]).unwrap();
+        reader.done(&[first]).unwrap();
 
         let mut again = Reader::new(folder.path());
         assert_eq!(again.scan().unwrap(), [second]);
-        again.done(second).unwrap();
+        again.done(&[second]).unwrap();
         assert!(Reader::new(folder.path()).scan().unwrap().is_empty());
         assert!(
             segment_file(folder.path(), 1).exists(),
@@ -311,7 +326,7 @@ mod tests {
         write(&mut writer, 3, b"three");
         let mut reader = Reader::new(folder.path());
         reader.scan().unwrap();
-        reader.done(first).unwrap();
+        reader.done(&[first]).unwrap();
         assert!(!path.exists() && path.with_extension("damaged").exists());
     }
 
@@ -326,7 +341,7 @@ mod tests {
             let mut bad = sound.clone();
             bad[at] ^= 0x20;
             fs::write(&path, &bad).unwrap();
-            let error = Reader::read(folder.path(), place).unwrap_err();
+            let error = read(&folder, place).unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::InvalidData, "octet {at}");
         }
     }

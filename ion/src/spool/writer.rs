@@ -2,8 +2,8 @@
 
 use std::{
     fs::{File, OpenOptions},
-    io::{self, Seek, SeekFrom, Write},
-    os::unix::fs::OpenOptionsExt,
+    io,
+    os::unix::fs::{FileExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
 
@@ -22,6 +22,8 @@ use super::{
 const SEGMENT: u64 = 8 << 20;
 /// Room that is taken from the file system beforehand, so that a full disk shows before the node gives a bundle away.
 const RESERVE: u64 = 1 << 20;
+/// So much of what is appended goes to the file at a time.
+const PIECE: usize = 1 << 18;
 
 /// Hands a payload over, piece after piece.
 pub(crate) type Pieces<'a> = &'a mut dyn FnMut(&mut dyn FnMut(&[u8]) -> io::Result<()>) -> io::Result<()>;
@@ -34,6 +36,10 @@ pub(crate) struct Writer {
     file: Option<File>,
     /// The end of what is whole.
     end: u64,
+    /// What was appended and is not in the file yet.
+    pending: Vec<u8>,
+    /// The end of what is in the file.
+    written: u64,
     /// How far room is reserved.
     reserved: u64,
 }
@@ -49,6 +55,8 @@ impl Writer {
             number: segments(folder)?.last().copied().unwrap_or(0),
             file: None,
             end: 0,
+            pending: Vec::new(),
+            written: 0,
             reserved: 0,
         })
     }
@@ -68,6 +76,8 @@ impl Writer {
                 .open(segment_file(&self.folder, number))?;
             self.number = number;
             self.end = 0;
+            self.pending.clear();
+            self.written = 0;
             self.reserved = 0;
             File::open(&self.folder)?.sync_all()?;
             self.file = Some(file);
@@ -89,31 +99,48 @@ impl Writer {
     /// # Errors
     /// The disk is full or fails, or `pieces` does; [`Writer::back_to`] undoes what was written.
     pub(crate) fn append(&mut self, head: &Head, payload: u64, pieces: Pieces<'_>) -> io::Result<Place> {
-        let Some(file) = &mut self.file else {
+        if self.file.is_none() {
             return Err(io::ErrorKind::NotFound.into());
-        };
+        }
         let begin = record::begin(head, payload);
         let mut checksum = crc32fast::Hasher::new();
         checksum.update(&begin);
-        file.seek(SeekFrom::Start(self.end))?;
-        let mut written = begin.len() as u64;
-        file.write_all(&begin)?;
+        let mut length = begin.len() as u64;
+        self.push(&begin)?;
         pieces(&mut |piece| {
             checksum.update(piece);
-            written += piece.len() as u64;
-            file.write_all(piece)
+            length += piece.len() as u64;
+            self.push(piece)
         })?;
-        if written != begin.len() as u64 + payload {
+        if length != begin.len() as u64 + payload {
             return Err(io::Error::other("the payload has another length than was said"));
         }
-        file.write_all(&checksum.finalize().to_be_bytes())?;
+        self.push(&checksum.finalize().to_be_bytes())?;
         let place = Place {
             segment: self.number,
             offset: self.end,
-            octets: written + CHECKSUM as u64,
+            octets: length + CHECKSUM as u64,
         };
         self.end += place.octets;
         Ok(place)
+    }
+
+    /// Appends octets, which reach the file in pieces that are worth a call.
+    fn push(&mut self, octets: &[u8]) -> io::Result<()> {
+        self.pending.extend_from_slice(octets);
+        if self.pending.len() < PIECE {
+            return Ok(());
+        }
+        self.flush()
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        if let Some(file) = &self.file {
+            file.write_all_at(&self.pending, self.written)?;
+            self.written += self.pending.len() as u64;
+            self.pending.clear();
+        }
+        Ok(())
     }
 
     /// Where the next record goes, for [`Writer::back_to`].
@@ -126,9 +153,11 @@ impl Writer {
     /// # Errors
     /// The disk fails.
     pub(crate) fn back_to(&mut self, end: u64) -> io::Result<()> {
+        self.pending.clear();
         if let Some(file) = &self.file {
             file.set_len(end)?;
             self.end = end;
+            self.written = end;
             self.reserved = end;
         }
         Ok(())
@@ -138,7 +167,8 @@ impl Writer {
     ///
     /// # Errors
     /// The disk fails.
-    pub(crate) fn sync(&self) -> io::Result<()> {
+    pub(crate) fn sync(&mut self) -> io::Result<()> {
+        self.flush()?;
         match &self.file {
             Some(file) => file.sync_data(),
             None => Ok(()),

@@ -120,7 +120,10 @@ pub(crate) async fn what_awaits_comes_back_with_its_exchange(store: Shared) {
         .unwrap()
         .unwrap();
     let open = found.recipients[0].exchange.clone().unwrap();
-    assert_eq!((found.id, open.begun, open.until), (id(1), at(1), at(500)));
+    assert_eq!(
+        (found.id, open.terms, open.begun, open.until),
+        (id(1), Some(5), at(1), at(500))
+    );
     let again = claim(&store, "w", at(500), 1).await.remove(0);
     assert_eq!(again.recipients[1].exchange.as_ref(), Some(&open));
     assert_eq!(

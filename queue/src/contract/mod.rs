@@ -153,6 +153,7 @@ pub(crate) fn exchange(number: u128, message: &ClaimedMessage, until: Timestamp)
         gateway: "https://gw.moon.example/".to_owned(),
         digest: [7; 32],
         name: "relay.earth.example".to_owned(),
+        terms: 5,
         recipients: message.recipients.iter().map(|recipient| recipient.id).collect(),
         until,
     }

@@ -1,7 +1,7 @@
 //! Telling that mail is late.
 
 use super::*;
-use crate::{LOCAL, Notice, Status, WaitReason};
+use crate::{LOCAL, Notice, Quiet, Status, WaitReason};
 
 fn slow(local: &str, notice: u64) -> NewRecipient {
     NewRecipient {
@@ -36,6 +36,7 @@ pub(crate) async fn what_is_late_is_told_once(store: Shared) {
     let notice = Notice {
         recipients: vec![(b, None), (c, Some(at(100)))],
         message: Some(told(3, 1)),
+        quiet: Vec::new(),
     };
     assert!(store.notice(notice).await.unwrap());
     assert_eq!(kinds(&view(&store, 1).await), ["accepted", "notified"]);
@@ -54,6 +55,7 @@ pub(crate) async fn what_is_done_is_not_late(store: Shared) {
     let both = |message| Notice {
         recipients: late.recipients.iter().map(|one| (one.id, Some(at(50)))).collect(),
         message,
+        quiet: Vec::new(),
     };
     assert!(
         !store.notice(both(Some(told(2, 1)))).await.unwrap(),
@@ -69,5 +71,58 @@ pub(crate) async fn what_is_done_is_not_late(store: Shared) {
     let rest = settlement(late.recipients[0].id, Disposition::Expired, at(60));
     store.settle(vec![rest], Vec::new()).await.unwrap();
     assert_eq!(store.next_notice().await.unwrap(), None);
+    audit(&store).await;
+}
+
+pub(crate) async fn who_was_told_is_kept_with_the_notice(store: Shared) {
+    let mails = (1..=4).map(|number| mail(number, vec![slow("b", 10)]));
+    let mut mails: Vec<_> = mails.collect();
+    mails[2].sender = Sender::new(ReversePath::Address(Address::parse("z@earth.example").unwrap()));
+    mails[3].recipients[0].destination = "mars.example".into();
+    put(&store, mails).await;
+    let late = store.late(at(10), 10).await.unwrap().messages;
+    assert!(late.iter().all(|message| !message.recipients[0].quiet));
+    let sender = late[0].sender.path.to_string();
+    let notice = |number: usize, message, until| Notice {
+        recipients: vec![(late[number].recipients[0].id, None)],
+        message,
+        quiet: vec![Quiet {
+            sender: sender.clone(),
+            destination: "moon.example".into(),
+            until: at(until),
+        }],
+    };
+    // Of one that is there nobody is told, so nobody was.
+    let claimed = claim(&store, "w", at(0), 4).await;
+    let done = claimed.iter().find(|one| one.id == id(2)).unwrap().recipients[0].id;
+    store
+        .settle(vec![settlement(done, Disposition::Delivered, at(1))], Vec::new())
+        .await
+        .unwrap();
+    assert!(!store.notice(notice(1, Some(told(5, 2)), 100)).await.unwrap());
+    let quiet = async |now| {
+        let late = store.late(at(now), 10).await.unwrap().messages;
+        let quiet = late.iter().filter(|message| message.recipients[0].quiet);
+        quiet.map(|message| message.id).collect::<Vec<_>>()
+    };
+    assert!(quiet(10).await.is_empty());
+    // The first is told of and late no more; then a shorter time does not take the longer one back.
+    assert!(store.notice(notice(0, Some(told(6, 1)), 100)).await.unwrap());
+    put(
+        &store,
+        vec![mail(7, vec![slow("c", 20)]), mail(8, vec![slow("d", 20)])],
+    )
+    .await;
+    assert_eq!(quiet(20).await, [id(7), id(8)]);
+    let seventh = store.late(at(20), 10).await.unwrap().messages;
+    let seventh = seventh.iter().find(|message| message.id == id(7)).unwrap();
+    let shorter = Notice {
+        recipients: vec![(seventh.recipients[0].id, None)],
+        ..notice(0, Some(told(9, 7)), 50)
+    };
+    assert!(store.notice(shorter).await.unwrap());
+    assert_eq!(quiet(99).await, [id(8)]);
+    // Who is told of another destination, and who is somebody else, hears of it; and so does everybody after the time.
+    assert!(quiet(100).await.is_empty());
     audit(&store).await;
 }

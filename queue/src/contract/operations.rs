@@ -67,6 +67,21 @@ pub(crate) async fn changes_wake_the_dispatcher(store: Shared) {
     waiting.await.unwrap();
 }
 
+pub(crate) async fn what_becomes_due_sooner_wakes_the_dispatcher(store: Shared) {
+    put(&store, vec![simple(1)]).await;
+    let claimed = claim(&store, "w", at(0), 1).await.remove(0);
+    store
+        .begin_exchanges(vec![exchange(90, &claimed, at(500))], at(0))
+        .await
+        .unwrap();
+    store.changed().await;
+    let held = settlement(claimed.recipients[0].id, awaiting(at(400)), at(1));
+    store.settle(vec![held], Vec::new()).await.unwrap();
+    let told = tokio::time::timeout(Duration::from_secs(30), store.changed()).await;
+    assert!(told.is_ok(), "nobody was told");
+    assert_eq!(store.next_due().await.unwrap(), Some(at(400)));
+}
+
 pub(crate) async fn listings_filter_and_go_on(store: Shared) {
     let mut messages: Vec<_> = (0..10).map(simple).collect();
     messages[3].sender = "<other@earth.example> BODY=8BITMIME".parse().unwrap();

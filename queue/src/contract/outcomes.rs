@@ -212,8 +212,16 @@ pub(crate) async fn notifications_are_stored_with_their_cause(store: Shared) {
         Status::Leased,
         "both or none"
     );
-    store.settle(vec![failed], vec![dsn]).await.unwrap();
+    store
+        .settle(vec![failed.clone()], vec![dsn.clone()])
+        .await
+        .unwrap();
     assert_eq!(kinds(&view(&store, 1).await), ["accepted", "failed", "notified"]);
+    // The same again, as when two replies come at once: nobody hears of it twice.
+    let again = NewMessage { id: id(4), ..dsn };
+    store.settle(vec![failed], vec![again]).await.unwrap();
+    assert_eq!(kinds(&view(&store, 1).await), ["accepted", "failed", "notified"]);
+    assert!(store.message(id(4)).await.unwrap().is_none());
     assert_eq!(view(&store, 2).await.sender, "");
     assert_eq!(store.due(at(1)).await.unwrap()[0].destination, crate::LOCAL);
     audit(&store).await;

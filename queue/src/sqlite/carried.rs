@@ -7,9 +7,9 @@ use sqlx::{Row, SqliteConnection};
 use super::claim;
 use crate::{ClaimedMessage, ExchangeName};
 
-pub(super) const BY_ID: &str = "SELECT e.id, e.message, e.gateway, e.name, e.recipients, e.begun, e.until, e.custody \
+pub(super) const BY_ID: &str = "SELECT e.id, e.message, e.gateway, e.name, e.terms, e.recipients, e.begun, e.until, e.custody \
     FROM exchange AS e WHERE e.id = ?1 AND e.closed IS NULL";
-pub(super) const BY_CUSTODY: &str = "SELECT e.id, e.message, e.gateway, e.name, e.recipients, e.begun, e.until, e.custody \
+pub(super) const BY_CUSTODY: &str = "SELECT e.id, e.message, e.gateway, e.name, e.terms, e.recipients, e.begun, e.until, e.custody \
     FROM exchange AS e WHERE e.custody = ?1 AND e.closed IS NULL";
 /// The body is not looked at.
 pub(super) const MESSAGE: &str = "SELECT m.id, m.sender, m.size, m.longest_line, m.flags, m.priority, m.origin, m.origin_id, \

@@ -10,7 +10,7 @@ use sqlx::{Row, sqlite::SqliteRow};
 use ulid::Ulid;
 
 use super::{
-    enqueue, rows,
+    enqueue, memory, rows,
     tx::{Event, Tx},
 };
 use crate::{BodyId, ClaimedMessage, ClaimedRecipient, OpenExchange, RecipientId, Status};
@@ -24,14 +24,15 @@ pub(super) struct Request {
     pub(super) limit: usize,
 }
 
-/// What is due, rank by rank, best first, and within a rank what has been due longest. SQLite does the outer loop in the order in which
-/// the ranks are found, the inner one in the order of the index; an ORDER BY would read everything that is due to sort it.
+/// What is due, rank by rank, best first, and within a rank what has been due longest: one array of messages. SQLite does the outer loop in the order in which
+/// the ranks are found, the inner one in the order of the index; an ORDER BY would read everything that is due to sort it. A bare
+/// parameter as LIMIT is something to plan by, for which the statement would be prepared anew each time.
 pub(super) const FRONT: &str = "WITH RECURSIVE ranks (rank) AS (\
     SELECT (SELECT min(rank) FROM recipient WHERE destination = ?1 AND due IS NOT NULL) \
     UNION ALL SELECT (SELECT min(rank) FROM recipient WHERE destination = ?1 AND due IS NOT NULL AND rank > ranks.rank) \
     FROM ranks WHERE ranks.rank IS NOT NULL) \
-    SELECT r.message FROM ranks CROSS JOIN recipient AS r \
-    ON r.destination = ?1 AND r.rank = ranks.rank AND r.due <= ?2 LIMIT ?3";
+    SELECT json_group_array(message) FROM (SELECT r.message FROM ranks CROSS JOIN recipient AS r \
+    ON r.destination = ?1 AND r.rank = ranks.rank AND r.due <= ?2 LIMIT ?3 + 0)";
 
 /// All due recipients of the chosen messages.
 pub(super) const DUE: &str = "SELECT r.id, r.message, r.status, r.due, r.attempts, r.reason, r.owner, r.exchange, r.remote, \
@@ -43,20 +44,48 @@ pub(super) const MESSAGES: &str = "SELECT m.seq, m.id, m.sender, m.size, m.longe
     m.origin_id, m.upstream, m.accepted, m.body, c.data FROM json_each(?1) AS j CROSS JOIN message AS m ON m.seq = j.value \
     LEFT JOIN chunk AS c ON c.key = m.body << 20 AND m.size <= ?2";
 
-/// Bodies up to this size come along with a claim: reading each by itself costs more than all the rest of it.
-const SMALL: i64 = 16 * 1024;
 const _: () = assert!(enqueue::CHUNK_BITS == 20);
 
-pub(super) const EXCHANGES: &str = "SELECT e.id, e.gateway, e.name, e.recipients, e.begun, e.until, e.custody \
+pub(super) const EXCHANGES: &str = "SELECT e.id, e.gateway, e.name, e.terms, e.recipients, e.begun, e.until, e.custody \
     FROM json_each(?1) AS j CROSS JOIN exchange AS e ON e.id = unhex(j.value) WHERE e.closed IS NULL";
 
 /// Leases what is due.
 pub(super) async fn claim(tx: &mut Tx<'_>, request: &Request) -> Result<Vec<ClaimedMessage>, sqlx::Error> {
     tx.flush().await?;
     let chosen = choose(tx, request).await?;
-    if chosen.is_empty() {
-        return Ok(Vec::new());
+    let (mut messages, mut unknown) = (HashMap::new(), Vec::new());
+    for seq in &chosen {
+        match tx.memory.take(*seq) {
+            Some(message) => drop(messages.insert(*seq, lease_known(tx, request, message))),
+            None => unknown.push(*seq),
+        }
     }
+    if !unknown.is_empty() {
+        read(tx, request, &unknown, &mut messages).await?;
+    }
+    let order = chosen.iter().filter_map(|seq| messages.remove(seq));
+    Ok(order.filter(|message| !message.recipients.is_empty()).collect())
+}
+
+/// Leases those recipients of a known message that are due.
+fn lease_known(tx: &mut Tx<'_>, request: &Request, mut message: ClaimedMessage) -> ClaimedMessage {
+    message.recipients.retain(|one| {
+        let due = tx.recipient(one.id.0).and_then(|recipient| recipient.due);
+        due.is_some_and(|due| due <= request.now)
+    });
+    for one in &message.recipients {
+        lease(tx, request, one.id.0);
+    }
+    message
+}
+
+/// Reads messages and leases those of their recipients that are due.
+async fn read(
+    tx: &mut Tx<'_>,
+    request: &Request,
+    chosen: &[i64],
+    messages: &mut HashMap<i64, ClaimedMessage>,
+) -> Result<(), sqlx::Error> {
     let list = rows::json(&chosen)?;
     let due = sqlx::query(DUE)
         .bind(&list)
@@ -66,30 +95,36 @@ pub(super) async fn claim(tx: &mut Tx<'_>, request: &Request) -> Result<Vec<Clai
     let exchanges = open_exchanges(tx, &due).await?;
     let rows = sqlx::query(MESSAGES)
         .bind(&list)
-        .bind(SMALL)
+        .bind(rows::integer(memory::SMALL as u64))
         .fetch_all(&mut *tx.connection)
         .await?;
-    let mut messages: HashMap<i64, Result<ClaimedMessage, String>> = HashMap::new();
+    let mut faults = HashMap::new();
     for row in &rows {
-        let message = claimed(row).map_err(|fault| fault.to_string());
-        messages.insert(row.try_get("seq")?, message);
+        let seq: i64 = row.try_get("seq")?;
+        match claimed(row) {
+            Ok(message) => drop(messages.insert(seq, message)),
+            Err(fault) => drop(faults.insert(seq, fault.to_string())),
+        }
     }
     for row in &due {
         let id = tx.remember(row)?;
         let seq: i64 = row.try_get("message")?;
         let recipient = recipient(row, &exchanges).map_err(|fault| fault.to_string());
         match (messages.get_mut(&seq), recipient) {
-            (Some(Ok(message)), Ok(recipient)) => {
+            (Some(message), Ok(recipient)) => {
+                tx.name(id, message.id);
                 lease(tx, request, id);
                 message.recipients.push(recipient);
             }
-            (Some(Err(fault)), _) => hold(tx, id, seq, fault),
             (_, Err(fault)) => hold(tx, id, seq, &fault),
-            (None, Ok(_)) => {}
+            (None, Ok(_)) => {
+                if let Some(fault) = faults.get(&seq) {
+                    hold(tx, id, seq, fault);
+                }
+            }
         }
     }
-    let order = chosen.iter().filter_map(|seq| messages.remove(seq)?.ok());
-    Ok(order.filter(|message| !message.recipients.is_empty()).collect())
+    Ok(())
 }
 
 /// A row that cannot be read stands aside for an operator: it may neither block its destination nor be lost.
@@ -117,12 +152,14 @@ fn hold(tx: &mut Tx<'_>, id: i64, message: i64, fault: &str) {
 }
 
 async fn choose(tx: &mut Tx<'_>, request: &Request) -> Result<Vec<i64>, sqlx::Error> {
-    let front: Vec<i64> = sqlx::query_scalar(FRONT)
+    let front: String = sqlx::query_scalar(FRONT)
         .bind(&request.destination)
         .bind(request.now)
         .bind(rows::integer(request.limit as u64))
-        .fetch_all(&mut *tx.connection)
+        .fetch_one(&mut *tx.connection)
         .await?;
+    let front: Vec<i64> = serde_json::from_str(&front)
+        .map_err(|error| super::error::undecodable("recipient.message", error))?;
     let mut seen = HashSet::new();
     Ok(front
         .into_iter()
@@ -184,6 +221,7 @@ pub(super) fn open_exchange(row: &SqliteRow) -> Result<OpenExchange, sqlx::Error
         id: rows::ulid(row.try_get("id")?)?,
         gateway: row.try_get("gateway")?,
         name: row.try_get("name")?,
+        terms: row.try_get("terms")?,
         recipients: serde_json::from_str(recipients)
             .map_err(|error| super::error::undecodable("exchange.recipients", error))?,
         begun: rows::time(row.try_get("begun")?)?,

@@ -6,8 +6,8 @@ use bytes::Bytes;
 use sqlx::Row;
 
 use super::{
-    Refused,
-    insert::{LARGEST, Script, Table, insert},
+    Refused, fresh,
+    insert::{Around, LARGEST, Script, Table, insert},
     rows,
     tx::{Event, Spool, Tx},
     usage::Usage,
@@ -47,8 +47,11 @@ const REQUEST: Table = Table {
     suffix: "ON CONFLICT (scope, key) DO UPDATE SET digest = excluded.digest, status = excluded.status, \
         body = excluded.body, expires = excluded.expires",
 };
-const KNOWN: &str = "SELECT r.scope, r.key, r.digest, r.status, r.body FROM json_each(?1) AS j CROSS JOIN request AS r \
-    ON r.scope = j.value ->> 0 AND r.key = j.value ->> 1 WHERE r.expires > ?2";
+const KNOWN: Around = Around {
+    before: "SELECT r.scope, r.key, r.digest, r.status, r.body FROM (",
+    columns: 2,
+    behind: ") AS asked CROSS JOIN request AS r ON r.scope = asked.column1 AND r.key = asked.column2 WHERE r.expires > ?",
+};
 
 struct Chunk {
     key: i64,
@@ -197,18 +200,19 @@ async fn known_requests(tx: &mut Tx<'_>, submissions: &[&Submission]) -> Result<
         .filter_map(|submission| submission.key.as_ref())
         .map(|RequestKey { scope, key, .. }| (scope.as_str(), key.as_str()))
         .collect();
-    if keys.is_empty() {
-        return Ok(Known::new());
+    let mut known = Known::new();
+    for keys in keys.chunks(LARGEST) {
+        let mut script = Script::default();
+        script
+            .values(&KNOWN, keys, |script, (scope, key)| {
+                script.add(*scope).add(*key);
+            })
+            .add(rows::millis(tx.now));
+        for row in script.fetch(tx.connection).await? {
+            known.insert((row.try_get(0)?, row.try_get(1)?), request(&row)?);
+        }
     }
-    let found = sqlx::query(KNOWN)
-        .bind(rows::json(&keys)?)
-        .bind(rows::millis(tx.now))
-        .fetch_all(&mut *tx.connection)
-        .await?;
-    found
-        .iter()
-        .map(|row| Ok(((row.try_get(0)?, row.try_get(1)?), request(row)?)))
-        .collect()
+    Ok(known)
 }
 
 /// Digest and reply of a row of `request`.
@@ -229,6 +233,19 @@ pub(super) struct Prepared<'a> {
     seq: i64,
     body: i64,
     message: &'a NewMessage,
+}
+
+impl<'a> Prepared<'a> {
+    pub(super) const fn message(&self) -> &'a NewMessage {
+        self.message
+    }
+}
+
+/// A prepared message is not stored after all: its body is left to the sweeper.
+pub(super) fn abandon(tx: &mut Tx<'_>, prepared: &Prepared<'_>) {
+    if let NewBody::Spooled(body) = prepared.message.body {
+        tx.abandoned.push(body.0);
+    }
 }
 
 /// Gives numbers to messages and takes the bodies that they name; all or none.
@@ -300,6 +317,7 @@ async fn store_with(
             NewBody::Inline(data) => drop(cut(*body, &mut Spool::default(), data, &mut chunks)),
             NewBody::Spooled(body) => spooled.push(body.0),
         }
+        let first = recipients.len();
         for recipient in &message.recipients {
             tx.ids.recipient += 1;
             recipients.push((tx.ids.recipient, *seq, *message, recipient));
@@ -310,6 +328,13 @@ async fn store_with(
             };
             tx.count(status, 1);
         }
+        fresh::keep(
+            tx,
+            *seq,
+            *body,
+            message,
+            recipients.iter().skip(first).map(|(id, ..)| *id),
+        );
         record(tx, *seq, message);
     }
     let count = messages.len();
@@ -397,6 +422,6 @@ fn bind_recipient(
         .add(rows::millis(recipient.expires))
         .add(recipient.notice.map(rows::millis))
         .add(0_i64)
-        .add((!held).then_some("new"))
+        .add((!held).then_some(fresh::NEW))
         .add(message.hold.as_deref().map(rows::line));
 }

@@ -4,16 +4,29 @@
 //! and statements that need no answer go together in one text. There is one text for each number of rows up to [`LARGEST`], all
 //! of them prepared once and kept.
 
-use sqlx::{AssertSqlSafe, Encode, Sqlite, SqliteConnection, Type, sqlite::SqliteArguments};
+use sqlx::{
+    AssertSqlSafe, Encode, Sqlite, SqliteConnection, Type,
+    query::Query,
+    sqlite::{SqliteArguments, SqliteRow},
+};
 
 /// The most rows in one statement.
 pub(super) const LARGEST: usize = 32;
+/// The most statements of so many rows in one step: there is one text for each number of them.
+pub(super) const STATEMENTS: usize = 8;
 
 /// A table and its columns in the order in which they are bound.
 pub(super) struct Table {
     pub(super) into: &'static str,
     pub(super) columns: usize,
     pub(super) suffix: &'static str,
+}
+
+/// A statement around rows of values, whose columns are `column1` and so on.
+pub(super) struct Around {
+    pub(super) before: &'static str,
+    pub(super) columns: usize,
+    pub(super) behind: &'static str,
 }
 
 /// Statements that are run one after the other in one step; the first that fails ends it.
@@ -45,12 +58,23 @@ impl Script {
     /// Adds the insertion of rows, each bound by `bind`; of more than [`LARGEST`] only for what [`insert`] is not.
     pub(super) fn rows<T>(&mut self, table: &Table, rows: &[T], bind: impl Fn(&mut Self, &T)) -> &mut Self {
         if !rows.is_empty() {
-            let row = format!("({})", vec!["?"; table.columns].join(","));
-            let values = vec![row; rows.len()].join(",");
-            self.statement(&format!(
-                "INSERT INTO {} VALUES {values} {}",
-                table.into, table.suffix
-            ));
+            let values = values(table.columns, rows.len());
+            self.statement(&format!("INSERT INTO {} {values} {}", table.into, table.suffix));
+            rows.iter().for_each(|row| bind(self, row));
+        }
+        self
+    }
+
+    /// Adds a statement around rows, each bound by `bind`; of at most [`LARGEST`].
+    pub(super) fn values<T>(
+        &mut self,
+        around: &Around,
+        rows: &[T],
+        bind: impl Fn(&mut Self, &T),
+    ) -> &mut Self {
+        if !rows.is_empty() {
+            let values = values(around.columns, rows.len());
+            self.statement(&format!("{}{values}{}", around.before, around.behind));
             rows.iter().for_each(|row| bind(self, row));
         }
         self
@@ -58,16 +82,31 @@ impl Script {
 
     /// Runs what was added.
     pub(super) async fn run(self, connection: &mut SqliteConnection) -> Result<(), sqlx::Error> {
-        if let Some(error) = self.error {
-            return Err(error);
+        if self.text.is_empty() {
+            return Ok(());
         }
-        if !self.text.is_empty() {
-            sqlx::query_with(AssertSqlSafe(self.text), self.arguments)
-                .execute(connection)
-                .await?;
-        }
-        Ok(())
+        self.query()?.execute(connection).await.map(drop)
     }
+
+    /// Runs what was added; the rows that it gives.
+    pub(super) async fn fetch(
+        self,
+        connection: &mut SqliteConnection,
+    ) -> Result<Vec<SqliteRow>, sqlx::Error> {
+        self.query()?.fetch_all(connection).await
+    }
+
+    fn query(self) -> Result<Query<'static, Sqlite, SqliteArguments>, sqlx::Error> {
+        match self.error {
+            Some(error) => Err(error),
+            None => Ok(sqlx::query_with(AssertSqlSafe(self.text), self.arguments)),
+        }
+    }
+}
+
+fn values(columns: usize, rows: usize) -> String {
+    let row = format!("({})", vec!["?"; columns].join(","));
+    format!("VALUES {}", vec![row; rows].join(","))
 }
 
 /// Inserts any number of rows, each bound by `bind`.
@@ -77,10 +116,16 @@ pub(super) async fn insert<T>(
     rows: &[T],
     bind: impl Fn(&mut Script, &T),
 ) -> Result<(), sqlx::Error> {
-    for group in rows.chunks(LARGEST) {
+    // Whole groups many at a time, so that there are few texts.
+    let (full, rest) = rows.split_at(rows.len() - rows.len() % LARGEST);
+    for statements in full.chunks(LARGEST * STATEMENTS) {
         let mut script = Script::default();
-        script.rows(table, group, &bind);
+        for group in statements.chunks(LARGEST) {
+            script.rows(table, group, &bind);
+        }
         script.run(connection).await?;
     }
-    Ok(())
+    let mut script = Script::default();
+    script.rows(table, rest, bind);
+    script.run(connection).await
 }

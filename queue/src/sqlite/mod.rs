@@ -1,7 +1,7 @@
 //! The queue on SQLite: write-ahead log, `synchronous=FULL`, one writer with group commit, a few readers.
 //!
 //! - [`open`]: the file, its schema, the connections
-//! - [`writer`]: commands in batches, one transaction each; [`tx`] is that transaction
+//! - [`writer`]: commands in batches, one transaction each; [`tx`] is that transaction, [`memory`] what is known between two of them
 //! - [`enqueue`], [`claim`], [`settle`], [`mod@notice`], [`operate`]: what the commands do
 //! - [`read`], [`view`]: the way out
 
@@ -9,7 +9,9 @@ mod carried;
 mod claim;
 mod enqueue;
 mod error;
+mod fresh;
 mod insert;
+mod memory;
 mod notice;
 mod open;
 mod operate;
@@ -38,6 +40,7 @@ use tokio::sync::{Notify, Semaphore, mpsc, oneshot};
 use ulid::Ulid;
 
 use self::{
+    memory::Memory,
     read::Readers,
     writer::{Command, Job, Outcome, Writer},
 };
@@ -87,6 +90,7 @@ impl SqliteStore {
             path: path.to_owned(),
             clock: clock.clone(),
             connection: Some(connection),
+            memory: Memory::default(),
             jobs: receiver,
             changed: Arc::clone(&changed),
             spools: HashMap::new(),
@@ -257,7 +261,7 @@ impl Store for SqliteStore {
     }
 
     async fn notice(&self, notice: Notice) -> Result<bool, StoreError> {
-        match self.ask(Command::Notice(notice)).await? {
+        match self.ask(Command::Notice(Box::new(notice))).await? {
             Outcome::Stored(stored) => Ok(stored),
             _ => Err(self.unexpected()),
         }

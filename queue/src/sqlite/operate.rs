@@ -1,5 +1,7 @@
 //! What operators do, and what is cleared away.
 
+use std::collections::HashSet;
+
 use jiff::Timestamp;
 use sqlx::{AssertSqlSafe, Row};
 use ulid::Ulid;
@@ -110,17 +112,17 @@ pub(super) async fn purge(
     if done.is_empty() {
         return Ok(0);
     }
-    let (mut messages, mut small) = (Vec::new(), Vec::new());
+    let (mut messages, mut small) = (HashSet::new(), Vec::new());
     for row in &done {
         let (seq, body, size): (i64, i64, i64) = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
-        messages.push(seq);
-        tx.forget(seq);
+        messages.insert(seq);
         if size > LARGE {
             tx.abandoned.push(body);
         } else {
             small.push(body);
         }
     }
+    tx.forget(&messages);
     let list = rows::json(&messages)?;
     for row in sqlx::query(TALLY)
         .bind(&list)

@@ -22,8 +22,8 @@ pub(super) const RESUME: &str = "SELECT r.id, r.message, r.status, r.due, r.atte
     WHERE r.status = 3 AND r.status IN (1, 3, 5, 6, 7) AND e.custody IS NULL LIMIT ?1";
 
 const EXCHANGE: Table = Table {
-    into: "exchange (id, message, gateway, digest, name, recipients, begun, until)",
-    columns: 8,
+    into: "exchange (id, message, gateway, digest, name, terms, recipients, begun, until)",
+    columns: 9,
     suffix: "ON CONFLICT (id) DO UPDATE SET until = excluded.until, closed = NULL, custody = NULL",
 };
 const CLOSE: &str = "UPDATE exchange SET closed = ?2 WHERE id IN (SELECT unhex(value) FROM json_each(?1))";
@@ -32,45 +32,33 @@ const HELD: &str = "UPDATE exchange SET until = j.value ->> 1, custody = j.value
 const BY_ID: &str =
     "SELECT j.value AS hex, m.seq FROM json_each(?1) AS j CROSS JOIN message AS m ON m.id = unhex(j.value)";
 
-/// Applies outcomes in order. What is done already stays as it is: the first outcome counts.
-pub(super) async fn settle(tx: &mut Tx<'_>, settlements: &[&Settlement]) -> Result<(), sqlx::Error> {
-    tx.load(settlements.iter().map(|settlement| settlement.recipient))
-        .await?;
-    let (mut closed, mut held) = (BTreeSet::new(), Vec::new());
-    for settlement in settlements {
-        let id = settlement.recipient.0;
-        let Some(before) = tx.recipient(id) else {
-            continue;
-        };
-        if !fits(before.status, &settlement.disposition) {
-            continue;
-        }
-        let (message, exchange) = (before.message, before.exchange.map(rows::hex));
-        match (&settlement.disposition, exchange) {
-            (
-                Disposition::Retry {
-                    close_exchange: true, ..
-                },
-                Some(exchange),
-            ) => {
-                closed.insert(exchange);
-            }
-            (Disposition::Awaiting { until, custody }, Some(exchange)) => {
-                held.push((exchange, millis(*until), rows::line(custody)));
-            }
-            _ => {}
-        }
-        tx.wake |= matches!(settlement.disposition, Disposition::Retry { .. });
-        tx.change(id, settlement.at, |recipient| apply(recipient, settlement));
-        tx.event(Event {
-            message,
-            recipient: Some(id),
-            at: settlement.at,
-            kind: kind(&settlement.disposition),
-            remote: settlement.remote.as_deref().map(rows::line),
-            detail: detail(settlement),
-        });
+/// Applies the outcomes of several commands in order. What is done already stays as it is: the first outcome counts. Returns for each
+/// command the messages of which none of its outcomes counted.
+pub(super) async fn settle(
+    tx: &mut Tx<'_>,
+    commands: &[&[Settlement]],
+) -> Result<Vec<BTreeSet<Ulid>>, sqlx::Error> {
+    let mut named = Vec::new();
+    for settlements in commands {
+        named.extend(settlements.iter().map(|settlement| settlement.recipient));
     }
+    tx.load(named.into_iter()).await?;
+    let mut exchanges = Exchanges::default();
+    let mut moot = Vec::with_capacity(commands.len());
+    for settlements in commands {
+        let (mut counted, mut vain) = (BTreeSet::new(), BTreeSet::new());
+        for settlement in *settlements {
+            let known = tx.recipient(settlement.recipient.0);
+            let message = known.and_then(|known| known.message_id);
+            let of = match settle_one(tx, settlement, &mut exchanges) {
+                true => &mut counted,
+                false => &mut vain,
+            };
+            of.extend(message);
+        }
+        moot.push(&vain - &counted);
+    }
+    let Exchanges { closed, held } = exchanges;
     if !closed.is_empty() {
         sqlx::query(CLOSE)
             .bind(rows::json(&closed)?)
@@ -84,7 +72,60 @@ pub(super) async fn settle(tx: &mut Tx<'_>, settlements: &[&Settlement]) -> Resu
             .execute(&mut *tx.connection)
             .await?;
     }
-    Ok(())
+    Ok(moot)
+}
+
+/// What outcomes mean for exchanges.
+#[derive(Default)]
+struct Exchanges {
+    /// Their ids, in hexadecimal digits.
+    closed: BTreeSet<String>,
+    /// With the time until which a reply is awaited, and what the carrier calls them.
+    held: Vec<(String, i64, String)>,
+}
+
+/// Applies an outcome, if it counts; whether it does.
+fn settle_one(tx: &mut Tx<'_>, settlement: &Settlement, exchanges: &mut Exchanges) -> bool {
+    let id = settlement.recipient.0;
+    let Some(before) = tx
+        .recipient(id)
+        .filter(|before| fits(before.status, &settlement.disposition))
+    else {
+        return false;
+    };
+    let (message, exchange) = (before.message, before.exchange.map(rows::hex));
+    match (&settlement.disposition, exchange) {
+        (
+            Disposition::Retry {
+                close_exchange: true, ..
+            },
+            Some(exchange),
+        ) => {
+            exchanges.closed.insert(exchange);
+        }
+        (Disposition::Awaiting { until, custody }, Some(exchange)) => {
+            exchanges
+                .held
+                .push((exchange, millis(*until), rows::line(custody)));
+        }
+        _ => {}
+    }
+    tx.wake |= match &settlement.disposition {
+        Disposition::Retry { .. } => true,
+        // Whoever sleeps until it was due before has to know.
+        Disposition::Awaiting { until, .. } => before.due.is_none_or(|due| millis(*until) < due),
+        _ => false,
+    };
+    tx.change(id, settlement.at, |recipient| apply(recipient, settlement));
+    tx.event(Event {
+        message,
+        recipient: Some(id),
+        at: settlement.at,
+        kind: kind(&settlement.disposition),
+        remote: settlement.remote.as_deref().map(rows::line),
+        detail: detail(settlement),
+    });
+    true
 }
 
 /// Final outcomes are true whoever waits for them; what only postpones needs somebody who has the recipient.
@@ -148,14 +189,16 @@ fn detail(settlement: &Settlement) -> String {
     })
 }
 
-/// Writes `notified` into the history of the messages that notifications are about (their `origin_id`).
+/// The message that a notification is about (its `origin_id`).
+pub(super) fn about(notification: &NewMessage) -> Option<Ulid> {
+    Ulid::from_string(notification.origin_id.as_deref()?).ok()
+}
+
+/// Writes `notified` into the history of the messages that notifications are about.
 pub(super) async fn notified(tx: &mut Tx<'_>, notifications: &[&NewMessage]) -> Result<(), sqlx::Error> {
     let about: HashMap<String, &NewMessage> = notifications
         .iter()
-        .filter_map(|message| {
-            let id = Ulid::from_string(message.origin_id.as_deref()?).ok()?;
-            Some((rows::hex(id), *message))
-        })
+        .filter_map(|message| Some((rows::hex(about(message)?), *message)))
         .collect();
     for (hex, seq) in sequences(tx, &about.keys().cloned().collect()).await? {
         if let Some(notification) = about.get(&hex) {
@@ -244,6 +287,7 @@ fn bind_exchange(
         .add(exchange.gateway.as_str())
         .add(&exchange.digest[..])
         .add(exchange.name.as_str())
+        .add(exchange.terms)
         .add(recipients.as_str())
         .add(millis(*at))
         .add(millis(exchange.until));

@@ -2,6 +2,7 @@
 
 mod faults;
 mod held;
+mod memory;
 mod model;
 mod plans;
 
@@ -67,8 +68,10 @@ contract! {
     notifications_are_stored_with_their_cause
     what_is_late_is_told_once
     what_is_done_is_not_late
+    who_was_told_is_kept_with_the_notice
     operations_fit_some_statuses
     changes_wake_the_dispatcher
+    what_becomes_due_sooner_wakes_the_dispatcher
     listings_filter_and_go_on
     every_name_leads_to_its_messages
     done_messages_and_old_keys_go

@@ -1,16 +1,17 @@
 //! One transaction: what the commands of a batch share.
 //!
-//! Recipients that a command touches are loaded once and changed in memory; [`Tx::flush`] writes all of them with one
-//! statement. History lines and the ledger are written once, at the end.
+//! Recipients that a command touches are loaded once, unless they are in the [`Memory`], and changed there; [`Tx::flush`] writes all of
+//! them with one statement. History lines and the ledger are written once, at the end.
 
-use std::collections::{BTreeSet, HashMap, hash_map::Entry};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use jiff::Timestamp;
 use sqlx::{Row, SqliteConnection, sqlite::SqliteRow};
 use ulid::Ulid;
 
 use super::{
-    insert::{LARGEST, Script, Table, insert},
+    insert::{Around, LARGEST, STATEMENTS, Script, Table, insert},
+    memory::Memory,
     rows::{self, is_done, status_number},
 };
 use crate::{RecipientId, Status};
@@ -70,9 +71,12 @@ pub(super) struct Tx<'a> {
     /// Change of the number of messages that are not done.
     pub(super) open: i64,
     pub(super) checks: i64,
+    /// Recipients and messages that are known.
+    pub(super) memory: Memory,
     counts: [i64; 8],
-    recipients: HashMap<i64, Recipient>,
     changed: BTreeSet<i64>,
+    /// Recipients that are done, and their messages.
+    done: Vec<i64>,
     finished: HashMap<i64, i64>,
     events: Vec<Event>,
     /// Insertions that nobody reads yet, and of how many rows in each table.
@@ -93,30 +97,40 @@ pub(super) const LOAD: &str = "SELECT r.id, r.message, r.status, r.due, r.attemp
     r.detail, m.id AS message_id FROM json_each(?1) AS j CROSS JOIN recipient AS r ON r.id = j.value \
     CROSS JOIN message AS m ON m.seq = r.message";
 
-const STORE: &str = "UPDATE recipient SET status = j.value ->> 1, due = j.value ->> 2, attempts = j.value ->> 3, \
-    reason = j.value ->> 4, owner = j.value ->> 5, exchange = unhex(j.value ->> 6), remote = j.value ->> 7, \
-    detail = j.value ->> 8, notice = iif(j.value ->> 1 < 4, notice, NULL) FROM json_each(?) AS j WHERE recipient.id = j.value ->> 0";
+/// The columns in the order in which they are bound. As values, not as JSON: that would be parsed again for each column.
+const STORE: Around = Around {
+    before: "UPDATE recipient SET status = new.column2, due = new.column3, attempts = new.column4, reason = new.column5, \
+        owner = new.column6, exchange = new.column7, remote = new.column8, detail = new.column9 FROM (",
+    columns: 9,
+    behind: ") AS new WHERE recipient.id = new.column1",
+};
 
-const FINISH: &str = "UPDATE message SET done = j.value ->> 1 FROM json_each(?) AS j \
-    WHERE message.seq = j.value ->> 0 AND message.done IS NULL \
+/// Of what is done nothing more is told. By itself, as every statement that names an indexed column writes to its index.
+const UNTOLD: &str =
+    "UPDATE recipient SET notice = NULL WHERE id IN (SELECT value FROM json_each(?)) AND notice IS NOT NULL";
+
+const FINISH: &str = "UPDATE message SET done = j.value FROM json_each(?) AS j \
+    WHERE message.seq = CAST(j.key AS INTEGER) AND message.done IS NULL \
     AND NOT EXISTS (SELECT 1 FROM recipient AS r WHERE r.message = message.seq AND r.status < 4)";
 
 /// Behind [`FINISH`]: the messages that it changed are open no more.
 const FINISHED: &str = "UPDATE ledger SET open = open - changes()";
+
+const BEGIN: &str =
+    "BEGIN IMMEDIATE; SELECT message, recipient, spool, event, data_version FROM ledger, pragma_data_version";
 
 const LEDGER: &str = "UPDATE ledger SET message = ?, recipient = ?, spool = ?, event = ?, checks = checks + ?, \
     open = open + ?, queued = queued + ?, held = held + ?, leased = leased + ?, awaiting = awaiting + ?, \
     delivered = delivered + ?, failed = failed + ?, expired = expired + ?, cancelled = cancelled + ?";
 
 impl<'a> Tx<'a> {
-    /// Takes the write lock and reads the ledger.
+    /// Takes the write lock and reads the ledger. `memory` is what this connection's last transaction left.
     pub(super) async fn begin(
         connection: &'a mut SqliteConnection,
         now: Timestamp,
+        memory: Memory,
     ) -> Result<Self, sqlx::Error> {
-        let row = sqlx::query("BEGIN IMMEDIATE; SELECT message, recipient, spool, event FROM ledger")
-            .fetch_one(&mut *connection)
-            .await?;
+        let row = sqlx::query(BEGIN).fetch_one(&mut *connection).await?;
         let ids = Ids {
             message: row.try_get(0)?,
             recipient: row.try_get(1)?,
@@ -132,9 +146,10 @@ impl<'a> Tx<'a> {
             wake: false,
             open: 0,
             checks: 0,
+            memory: memory.at(row.try_get(4)?),
             counts: [0; 8],
-            recipients: HashMap::new(),
             changed: BTreeSet::new(),
+            done: Vec::new(),
             finished: HashMap::new(),
             events: Vec::new(),
             pending: (Script::default(), 0),
@@ -154,8 +169,8 @@ impl<'a> Tx<'a> {
             self.write_pending().await?;
         }
         insert(self.connection, &EVENT, rest, bind_event).await?;
+        self.write_changes().await?;
         let (mut script, _) = std::mem::take(&mut self.pending);
-        self.write_changes(&mut script)?;
         script.rows(&EVENT, last, bind_event);
         self.write_ledger(&mut script);
         script.statement("COMMIT");
@@ -164,6 +179,7 @@ impl<'a> Tx<'a> {
             spools: self.spools,
             abandoned: self.abandoned,
             wake: self.wake,
+            memory: self.memory.settled(&self.done),
         })
     }
 
@@ -210,8 +226,8 @@ impl<'a> Tx<'a> {
         let missing: Vec<i64> = ids
             .map(|id| id.0)
             .filter(|id| {
-                self.recipients
-                    .get(id)
+                self.memory
+                    .recipient(*id)
                     .is_none_or(|known| known.message_id.is_none())
             })
             .collect();
@@ -224,20 +240,24 @@ impl<'a> Tx<'a> {
             .await?;
         for row in &found {
             let id = self.remember(row)?;
-            let message = rows::ulid(row.try_get("message_id")?)?;
-            if let Some(recipient) = self.recipients.get_mut(&id) {
-                recipient.message_id = Some(message);
-            }
+            self.name(id, rows::ulid(row.try_get("message_id")?)?);
         }
         Ok(())
+    }
+
+    /// Notes the id of a loaded recipient's message.
+    pub(super) fn name(&mut self, id: i64, message: Ulid) {
+        if let Some(recipient) = self.memory.recipient_mut(id) {
+            recipient.message_id = Some(message);
+        }
     }
 
     /// Takes a row with [`COLUMNS`] in, unless it is known already; gives its id.
     pub(super) fn remember(&mut self, row: &SqliteRow) -> Result<i64, sqlx::Error> {
         let id = row.try_get("id")?;
-        if let Entry::Vacant(vacant) = self.recipients.entry(id) {
+        if self.memory.recipient(id).is_none() {
             let exchange: Option<&[u8]> = row.try_get("exchange")?;
-            vacant.insert(Recipient {
+            let recipient = Recipient {
                 message: row.try_get("message")?,
                 message_id: None,
                 status: rows::status(row, "status")?,
@@ -248,19 +268,20 @@ impl<'a> Tx<'a> {
                 exchange: exchange.map(rows::ulid).transpose()?,
                 remote: row.try_get("remote")?,
                 detail: row.try_get("detail")?,
-            });
+            };
+            self.memory.learn(id, recipient);
         }
         Ok(id)
     }
 
     /// A loaded recipient.
     pub(super) fn recipient(&self, id: i64) -> Option<&Recipient> {
-        self.recipients.get(&id)
+        self.memory.recipient(id)
     }
 
     /// Changes a loaded recipient; keeps the counts, and looks at its message once it is done.
     pub(super) fn change(&mut self, id: i64, at: Timestamp, change: impl FnOnce(&mut Recipient)) {
-        let Some(recipient) = self.recipients.get_mut(&id) else {
+        let Some(recipient) = self.memory.recipient_mut(id) else {
             return;
         };
         let before = recipient.status;
@@ -269,6 +290,7 @@ impl<'a> Tx<'a> {
         if is_done(after) {
             recipient.due = None;
             self.finished.insert(message, rows::millis(at));
+            self.done.push(id);
         }
         if after != Status::Leased {
             recipient.owner = None;
@@ -281,47 +303,45 @@ impl<'a> Tx<'a> {
     /// Writes changed recipients, so that queries see them.
     pub(super) async fn flush(&mut self) -> Result<(), sqlx::Error> {
         self.write_pending().await?;
-        let mut script = Script::default();
-        self.write_changes(&mut script)?;
-        script.run(self.connection).await
+        self.write_changes().await
     }
 
-    fn write_changes(&mut self, script: &mut Script) -> Result<(), sqlx::Error> {
-        if self.changed.is_empty() {
-            return Ok(());
-        }
-        let mut all = Vec::with_capacity(self.changed.len());
-        for id in std::mem::take(&mut self.changed) {
-            if let Some(r) = self.recipients.get(&id) {
-                let exchange = r.exchange.map(rows::hex);
-                all.push((
-                    id,
-                    status_number(r.status),
-                    r.due,
-                    r.attempts,
-                    r.reason.as_deref(),
-                    r.owner.as_deref(),
-                    exchange,
-                    r.remote.as_deref(),
-                    r.detail.as_deref(),
-                ));
+    async fn write_changes(&mut self) -> Result<(), sqlx::Error> {
+        let changed: Vec<i64> = std::mem::take(&mut self.changed).into_iter().collect();
+        let finished = std::mem::take(&mut self.finished);
+        let known = changed
+            .iter()
+            .filter_map(|id| Some((*id, self.memory.recipient(*id)?)));
+        let rows: Vec<(i64, &Recipient)> = known.collect();
+        let done = rows.iter().filter(|(_, recipient)| is_done(recipient.status));
+        let done: Vec<i64> = done.map(|(id, _)| *id).collect();
+        // What fills whole statements goes by itself, many of them in a step, so that the texts of what is left stay few.
+        let (full, rest) = rows.split_at(rows.len() - rows.len() % LARGEST);
+        for statements in full.chunks(LARGEST * STATEMENTS) {
+            let mut script = Script::default();
+            for group in statements.chunks(LARGEST) {
+                script.values(&STORE, group, bind_recipient);
             }
+            script.run(self.connection).await?;
         }
-        script.statement(STORE).add(rows::json(&all)?);
-        if !self.finished.is_empty() {
-            let finished: Vec<(i64, i64)> = std::mem::take(&mut self.finished).into_iter().collect();
+        let mut script = Script::default();
+        script.values(&STORE, rest, bind_recipient);
+        if !done.is_empty() {
+            script.statement(UNTOLD).add(rows::json(&done)?);
+        }
+        if !finished.is_empty() {
+            // Behind the last of them: it looks at what they wrote.
             script
                 .statement(FINISH)
                 .add(rows::json(&finished)?)
                 .statement(FINISHED);
         }
-        Ok(())
+        script.run(self.connection).await
     }
 
-    /// Forgets recipients that were removed.
-    pub(super) fn forget(&mut self, message: i64) {
-        self.recipients
-            .retain(|_, recipient| recipient.message != message);
+    /// Forgets messages that were removed.
+    pub(super) fn forget(&mut self, messages: &HashSet<i64>) {
+        self.memory.forget(messages);
     }
 }
 
@@ -330,6 +350,21 @@ pub(super) struct Committed {
     pub(super) spools: HashMap<i64, Option<Spool>>,
     pub(super) abandoned: Vec<i64>,
     pub(super) wake: bool,
+    pub(super) memory: Memory,
+}
+
+fn bind_recipient(script: &mut Script, (id, recipient): &(i64, &Recipient)) {
+    let exchange = recipient.exchange.map(|exchange| exchange.to_bytes());
+    script
+        .add(*id)
+        .add(status_number(recipient.status))
+        .add(recipient.due)
+        .add(recipient.attempts)
+        .add(recipient.reason.as_deref())
+        .add(recipient.owner.as_deref())
+        .add(exchange.as_ref().map(|exchange| &exchange[..]))
+        .add(recipient.remote.as_deref())
+        .add(recipient.detail.as_deref());
 }
 
 fn bind_event(script: &mut Script, (id, event): &(i64, Event)) {

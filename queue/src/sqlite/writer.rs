@@ -18,7 +18,9 @@ use sqlx::{Connection, SqliteConnection};
 use tokio::sync::{Notify, OwnedSemaphorePermit, mpsc, oneshot};
 
 use super::{
-    Refused, claim, enqueue, error, notice, open, operate, room, settle,
+    Refused, claim, enqueue, error,
+    memory::Memory,
+    notice, open, operate, room, settle,
     tx::{Committed, Spool, Tx},
 };
 use crate::{
@@ -45,7 +47,7 @@ pub(super) enum Command {
     Discard(BodyId),
     Enqueue(Submission),
     Settle(Vec<Settlement>, Vec<NewMessage>),
-    Notice(Notice),
+    Notice(Box<Notice>),
     Begin(Vec<NewExchange>, Timestamp),
     Recover(String, Timestamp),
     Resume(Timestamp),
@@ -95,6 +97,8 @@ pub(super) struct Writer {
     pub(super) path: PathBuf,
     pub(super) clock: Clock,
     pub(super) connection: Option<SqliteConnection>,
+    /// What the connection's last transaction left, if it was committed.
+    pub(super) memory: Memory,
     pub(super) jobs: mpsc::Receiver<Job>,
     pub(super) changed: Arc<Notify>,
     /// Bodies being written by this process.
@@ -261,8 +265,9 @@ impl Writer {
             None => open::writing(&self.path).await?,
         };
         let connection = self.connection.insert(connection);
+        let memory = std::mem::take(&mut self.memory);
         let result = async {
-            let mut tx = Tx::begin(connection, self.clock.now()).await?;
+            let mut tx = Tx::begin(connection, self.clock.now(), memory).await?;
             share_spools(&mut tx, batch, &self.spools);
             let answers = run(&mut tx, batch).await?;
             Ok((answers, tx.commit().await?))
@@ -287,6 +292,7 @@ impl Writer {
     }
 
     fn take_over(&mut self, committed: Committed) {
+        self.memory = committed.memory;
         for (body, spool) in committed.spools {
             match spool {
                 Some(spool) => drop(self.spools.insert(body, spool)),
@@ -305,6 +311,7 @@ impl Writer {
     }
 
     async fn disconnect(&mut self) {
+        self.memory = Memory::default();
         if let Some(connection) = self.connection.take() {
             // What matters was committed; the next open recovers from any state.
             drop(connection.close().await);
@@ -485,18 +492,30 @@ async fn run_outcomes(tx: &mut Tx<'_>, batch: &[Job], slots: &mut Slots) -> Resu
         Command::Settle(settlements, notifications) => Some((settlements, notifications)),
         _ => None,
     });
-    let (mut settlements, mut stored, mut prepared, mut answers) =
-        (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let (mut settlements, mut caused, mut answers) = (Vec::new(), Vec::new(), Vec::new());
     for (settled, notifications) in settles {
+        let mut prepared = Vec::new();
         let answer = enqueue::prepare(tx, notifications, &mut prepared);
         if answer.is_ok() {
-            settlements.extend(settled);
-            stored.extend(notifications);
+            settlements.push(settled.as_slice());
+            caused.push(prepared);
         }
         answers.push(answer.map(|()| Outcome::Done));
     }
+    let moot = settle::settle(tx, &settlements).await?;
+    let (mut prepared, mut stored) = (Vec::new(), Vec::new());
+    for (caused, moot) in caused.into_iter().zip(moot) {
+        for one in caused {
+            // What did not become of a message is not told either.
+            if settle::about(one.message()).is_some_and(|message| moot.contains(&message)) {
+                enqueue::abandon(tx, &one);
+                continue;
+            }
+            stored.push(one.message());
+            prepared.push(one);
+        }
+    }
     enqueue::store(tx, prepared).await?;
-    settle::settle(tx, &settlements).await?;
     settle::notified(tx, &stored).await?;
     slots.fill(&at, answers);
 

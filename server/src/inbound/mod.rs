@@ -29,9 +29,9 @@ use lightpost_mail::{
     bsmtp::decode::{Limits, LineEnds, check_content_type},
     trace::Received,
 };
-use lightpost_queue::{Enqueued, RequestKey, Store, Submission};
+use lightpost_queue::{Enqueued, RequestKey, Store, StoredReply, Submission};
 use lightpost_transport::{EarlyData, PeerIdentity, exchange::priority as exchange_priority};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use ulid::Ulid;
 
 pub(crate) use self::seal::SealCheck;
@@ -50,6 +50,8 @@ const EXTENSIONS: &[&str] = &[
 ];
 /// Objects up to this size are read before the store is asked whether it knows them.
 const SMALL: u64 = 64 * 1024;
+/// How long an object waits for a place among those that are taken at once.
+const WAIT: Duration = Duration::from_secs(10);
 /// What a peer is asked to wait when too many objects come at once.
 const BUSY: Duration = Duration::from_secs(10);
 
@@ -113,6 +115,10 @@ async fn exchange(State(inbound): State<Arc<Inbound>>, request: Request) -> Resp
     }
 }
 
+/// A place among the objects that are taken at once: of the peer's own, and of all.
+#[expect(dead_code, reason = "dropping it is its use")]
+struct Place<'a>(Option<SemaphorePermit<'a>>, SemaphorePermit<'a>);
+
 /// What is known about an exchange before its body is read.
 struct Heading<'a> {
     peer: &'a Peer,
@@ -146,12 +152,7 @@ impl Inbound {
         if !small && let Some(response) = self.known(&heading).await? {
             return Ok(response);
         }
-        let share = self
-            .shares
-            .get(&peer.name)
-            .map(Semaphore::try_acquire)
-            .transpose();
-        let (Ok(_share), Ok(_room)) = (share, self.room.try_acquire()) else {
+        let Some(_place) = self.place(peer).await else {
             let busy = Problem::too_many("too many objects arrive at once", BUSY);
             return self.unless_known(&heading, busy).await;
         };
@@ -166,6 +167,26 @@ impl Inbound {
             Err(problem) if small => self.unless_known(&heading, problem).await,
             outcome => outcome,
         }
+    }
+
+    /// A place among those that are taken at once. It is waited for: the answer that there is none costs the peer a round trip and all
+    /// that it has sent.
+    async fn place(&self, peer: &Peer) -> Option<Place<'_>> {
+        let share = self.shares.get(&peer.name);
+        if let (Ok(share), Ok(room)) = (
+            share.map(Semaphore::try_acquire).transpose(),
+            self.room.try_acquire(),
+        ) {
+            return Some(Place(share, room));
+        }
+        let both = async {
+            let share = match share {
+                Some(share) => Some(share.acquire().await.ok()?),
+                None => None,
+            };
+            Some(Place(share, self.room.acquire().await.ok()?))
+        };
+        self.clock.timeout(WAIT, both).await.ok().flatten()
     }
 
     /// `problem`, unless this is a repeat of what was stored: "not taken" must not be said of that.
@@ -211,10 +232,7 @@ impl Inbound {
             .find_reply(&heading.peer.name, key, Some(digest))
             .await?
         {
-            Some(Enqueued::Repeat(reply)) => {
-                tracing::info!(peer = heading.peer.name, key, "a repeat; answered from the store");
-                Ok(Some(answer::again(&reply)))
-            }
+            Some(Enqueued::Repeat(reply)) => Ok(Some(repeat(heading, &reply))),
             Some(Enqueued::Conflict) => Err(Problem::key_conflict(key)),
             Some(Enqueued::Stored | Enqueued::Over(_)) | None => Ok(None),
         }
@@ -320,7 +338,7 @@ impl Inbound {
                 }
                 Ok(answer.into_response())
             }
-            Enqueued::Repeat(reply) => Ok(answer::again(&reply)),
+            Enqueued::Repeat(reply) => Ok(repeat(heading, &reply)),
             // A gateway charges nobody.
             Enqueued::Over(over) => Err(Problem::forbidden(format!(
                 "{} has used up its allowance",
@@ -329,6 +347,13 @@ impl Inbound {
             Enqueued::Conflict => Err(Problem::key_conflict(heading.key.as_deref().unwrap_or_default())),
         }
     }
+}
+
+/// The answer to a repeat, which is the first one's.
+fn repeat(heading: &Heading<'_>, reply: &StoredReply) -> Response {
+    let key = heading.key.as_deref();
+    tracing::info!(peer = heading.peer.name, key, "a repeat; answered from the store");
+    answer::again(reply)
 }
 
 /// The object's digest, unless nothing of the object may count: it did not arrive whole, is not what the peer sent, or

@@ -60,11 +60,14 @@ impl Answered {
 
 impl World {
     async fn new() -> Self {
+        Self::on(Clock::system()).await
+    }
+
+    async fn on(clock: Clock) -> Self {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("cert.pem"), "").unwrap();
         std::fs::write(folder.path().join("relay.token"), "a-token-of-ours\n").unwrap();
         let config = Config::from_text(&folder.path().join("server.toml"), CONFIG).unwrap();
-        let clock = Clock::system();
         let database: &Path = &config.database;
         let store: Arc<dyn Store> = Arc::new(SqliteStore::open(database, clock.clone()).await.unwrap());
         Self {
@@ -391,35 +394,52 @@ async fn who_is_refused_over_http2_can_send_a_small_object_to_its_end() {
     assert!(read.load(std::sync::atomic::Ordering::Relaxed));
 }
 
-#[tokio::test]
-async fn a_slow_peer_leaves_room_for_the_others() {
-    let world = World::new().await;
+/// Two objects that take all of a peer's places until `end` has permits.
+async fn take_all(world: &World, end: &Arc<Semaphore>) -> tokio::task::JoinSet<()> {
     let begun = Arc::new(Semaphore::new(0));
-    let silent = || {
-        let begun = begun.clone();
-        let chunks = futures_util::stream::once(async move {
-            begun.add_permits(1);
-            std::future::pending::<std::io::Result<bytes::Bytes>>().await
-        });
-        Body::from_stream(chunks)
-    };
     let mut slow = tokio::task::JoinSet::new();
     for _ in 0..2 {
-        let mut request = request(silent(), &[]);
+        let (begun, end) = (begun.clone(), end.clone());
+        let chunks = futures_util::stream::once(async move {
+            begun.add_permits(1);
+            let _ = end.acquire().await;
+            Ok::<_, std::io::Error>(bytes::Bytes::new())
+        });
+        let mut request = request(Body::from_stream(chunks), &[]);
         *request.version_mut() = http::Version::HTTP_3;
-        slow.spawn(world.router.clone().oneshot(request));
+        let router = world.router.clone();
+        slow.spawn(async move { drop(router.oneshot(request).await) });
     }
     let both = begun.acquire_many(2);
-    let _both = Clock::system()
-        .timeout(Duration::from_secs(20), both)
-        .await
-        .unwrap()
-        .unwrap();
+    let both = Clock::system().timeout(Duration::from_secs(20), both).await;
+    both.unwrap().unwrap().forget();
+    slow
+}
+
+#[tokio::test]
+async fn a_slow_peer_leaves_room_for_the_others() {
+    let now = Clock::system().now();
+    let world = World::on(Clock::warp(now, now, 20)).await;
+    let _slow = take_all(&world, &Arc::new(Semaphore::new(0))).await;
     let answer = world.send(request(small(), &[])).await;
     assert_eq!(answer.status, StatusCode::TOO_MANY_REQUESTS);
     let other = small().replace("alice@earth", "alice@only");
     let answer = world.send(from_peer("narrow.earth.example", other, &[])).await;
     assert_eq!(answer.status, StatusCode::ACCEPTED, "{answer:?}");
+}
+
+#[tokio::test]
+async fn who_comes_while_all_places_are_taken_waits_for_one() {
+    let world = World::new().await;
+    let end = Arc::new(Semaphore::new(0));
+    let _slow = take_all(&world, &end).await;
+    let mut waiting = Box::pin(world.send(request(small(), &[])));
+    let early = Clock::system()
+        .timeout(Duration::from_millis(300), &mut waiting)
+        .await;
+    assert!(early.is_err(), "{early:?}");
+    end.add_permits(2);
+    assert_eq!(waiting.await.status, StatusCode::ACCEPTED);
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 //! `ion-relay ENDPOINT FOLDER LIGHTPOST`; then, a line each:
 //! - `send DESTINATION OCTETS CLASS NUMBER [LIFETIME [report]]` sends a payload that [`payload`] makes of its number
 //! - `flood DESTINATION OCTETS COUNT WIDTH [FIRST]` sends so many, some at once, again until the node takes them, and tells the time at the end
+//! - `burst OCTETS COUNT DESTINATION...` sends so many at once, to the destinations in turn, each once
 //! - `cancel NUMBER` cancels what was sent
 //! - `hold` keeps further deliveries undone
 //! - `quiet` tells of deliveries in hundreds
@@ -93,6 +94,7 @@ async fn main() {
             "hold" => world.hold.store(true, Ordering::SeqCst),
             "quiet" => world.quiet.store(true, Ordering::SeqCst),
             "send" => send(&world, &words).await,
+            "burst" => burst(&world, &words),
             "cancel" => cancel(&world, words[1].parse().unwrap()).await,
             "flood" => drop(tokio::spawn(flood(Arc::clone(&world), words))),
             other => panic!("{other}?"),
@@ -198,6 +200,15 @@ async fn send(world: &World, words: &[String]) {
             let kind = text.split([' ', '(']).next();
             tell(&json!({"failed": number, "kind": kind, "text": error.to_string()}));
         }
+    }
+}
+
+fn burst(world: &Arc<World>, words: &[String]) {
+    let (octets, count): (&str, usize) = (&words[1], words[2].parse().unwrap());
+    for (number, destination) in words[3..].iter().cycle().take(count).enumerate() {
+        let order = ["send", destination, octets, "normal", &number.to_string()].map(str::to_owned);
+        let world = Arc::clone(world);
+        tokio::spawn(async move { send(&world, &order).await });
     }
 }
 

@@ -82,7 +82,7 @@ impl BundleTransport {
         let octets = body.len() as u64;
         let outgoing = self.outgoing(exchange, destination, &options, &body);
         match self.agent.send(outgoing).await {
-            Ok(bundle) => Ok(self.handed_over(&options, bundle.to_string(), deadline)),
+            Ok(bundle) => Ok(self.handed_over(&options, bundle.to_string(), exchange.line, deadline)),
             Err(SendError::NoRoom { why, .. }) => {
                 tracing::info!(gateway, octets, why, "the bundle node has no room now");
                 Ok(Outcome::NoContact {
@@ -103,16 +103,26 @@ impl BundleTransport {
         }
     }
 
-    fn handed_over(&self, options: &Options, custody: String, deadline: Timestamp) -> Outcome {
+    fn handed_over(
+        &self,
+        options: &Options,
+        custody: String,
+        line: Duration,
+        deadline: Timestamp,
+    ) -> Outcome {
         if options.form == Form::BatchSmtp && !options.reports {
             return Outcome::HandedOver {
                 said: format!("in custody of the bundle node as {custody}; no answer is to come"),
             };
         }
-        let until = options
-            .reply_within
-            .map_or(deadline, |within| add(self.clock.now(), within));
-        Outcome::InCustody { until, custody }
+        let until = options.reply_within.map_or(deadline, |within| {
+            add(self.clock.now(), within.saturating_add(line))
+        });
+        Outcome::InCustody {
+            until,
+            custody,
+            tried: None,
+        }
     }
 
     /// What a delivery says about an exchange; `None` when it says nothing.

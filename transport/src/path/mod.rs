@@ -116,6 +116,12 @@ impl Path {
         }
     }
 
+    /// How long `octets` keep the line busy, with the rests between passes.
+    pub fn sending(&self, octets: u64) -> Duration {
+        let open = self.rate_up.time_for(octets);
+        self.passes.map_or(open, |passes| passes.stretch(open))
+    }
+
     /// How long a reply to an exchange of `octets` may take: there and back, as much before it for a handshake and once more for
     /// the repair of what was lost, the longest outage, sending time with the rests between passes, and a margin. Whoever gives up
     /// earlier says again what is on its way, and without a connection always too early.
@@ -124,9 +130,7 @@ impl Path {
             .round_trip_max()
             .saturating_mul(3)
             .saturating_add(self.held());
-        let open = self.rate_up.time_for(octets);
-        let sending = self.passes.map_or(open, |passes| passes.stretch(open));
-        let seconds = travel.saturating_add(sending).as_secs_f64() * 1.25 + 30.0;
+        let seconds = travel.saturating_add(self.sending(octets)).as_secs_f64() * 1.25 + 30.0;
         Duration::try_from_secs_f64(seconds)
             .unwrap_or(LONGEST)
             .min(LONGEST)

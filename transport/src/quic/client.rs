@@ -6,7 +6,7 @@ use std::{
     path::PathBuf,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -28,7 +28,7 @@ use super::{
     net::{Kernel, Net},
     profile,
     resume::{self, Sessions, Wear},
-    session::{Broken, Session},
+    session::{Broken, Session, Stage},
 };
 use crate::{
     Exchange, Failure, Outcome, Path, Transport,
@@ -96,6 +96,12 @@ pub(super) struct Target {
 pub(super) struct UnderWay {
     /// The session that carries it, once it may have left.
     pub(super) session: Mutex<Option<Arc<Session>>>,
+    /// Whether there was a connection for it, on which it may have to wait for its turn.
+    connected: AtomicBool,
+    /// Whether the connection has all of it.
+    whole: AtomicBool,
+    /// Datagrams that had come over the connection when it began to leave.
+    received: AtomicU64,
     /// Whether a second copy may have left, on a connection of its own. Never unset.
     pub(super) repeated: AtomicBool,
 }
@@ -356,7 +362,15 @@ impl QuicTransport {
                     return Outcome::Failed(failure);
                 }
             };
-            let mark = || *lock(&under_way.session) = Some(session.clone());
+            under_way.connected.store(true, Ordering::Relaxed);
+            let mark = |stage| match stage {
+                Stage::Begun => {
+                    *lock(&under_way.session) = Some(session.clone());
+                    under_way.whole.store(false, Ordering::Relaxed);
+                    under_way.received.store(session.received(), Ordering::Relaxed);
+                }
+                Stage::Whole => under_way.whole.store(true, Ordering::Relaxed),
+            };
             let broken = match session.post(exchange, mark).await {
                 Ok(reply) => {
                     self.dialer.heard(target);
@@ -443,15 +457,24 @@ impl Transport for QuicTransport {
                 let waited = until(start, self.clock.now());
                 let session = lock(&under_way.session).take();
                 let left = session.is_some() || under_way.repeated.load(Ordering::Relaxed);
-                if let Some(session) = session {
-                    // Silence may mean a gateway that has forgotten this connection.
+                if let Some(session) = session
+                    && (under_way.whole.load(Ordering::Relaxed)
+                        || session.received() == under_way.received.load(Ordering::Relaxed))
+                {
+                    // Silence may mean a gateway that has forgotten this connection. Where it was heard of while there was still
+                    // something to send, the line was only slower than thought.
                     self.forget(&target, &session);
                 }
+                let within = lightpost_config::duration_text(waited);
                 Outcome::Failed(match left {
                     true => Failure::NoReply { gateway, waited },
+                    false if under_way.connected.load(Ordering::Relaxed) => Failure::Interrupted {
+                        gateway,
+                        cause: format!("its turn did not come within {within}"),
+                    },
                     false => Failure::Unreachable {
                         gateway,
-                        cause: format!("no connection within {}", lightpost_config::duration_text(waited)),
+                        cause: format!("no connection within {within}"),
                     },
                 })
             }

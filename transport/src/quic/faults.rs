@@ -21,7 +21,7 @@ use tokio::sync::Notify;
 const PAUSE: Duration = Duration::from_secs(60);
 /// Octets of a cause that are told: a peer has a say in it.
 const CAUSE: usize = 200;
-/// The fixed bit, which every packet of QUIC has (RFC 9000 section 17).
+/// The fixed bit, which every packet of QUIC has (RFC 9000 section 17) where it is not greased (RFC 9287).
 const FIXED_BIT: u8 = 0x40;
 
 /// The faults that were not told yet.
@@ -71,6 +71,8 @@ impl Faults {
 pub(crate) struct Watched {
     pub(crate) socket: Arc<dyn AsyncUdpSocket>,
     pub(crate) faults: Arc<Faults>,
+    /// Whether peers may clear the fixed bit, so that a packet cannot be told by it.
+    pub(crate) greased: bool,
 }
 
 impl AsyncUdpSocket for Watched {
@@ -90,8 +92,8 @@ impl AsyncUdpSocket for Watched {
     ) -> Poll<io::Result<usize>> {
         let received = std::task::ready!(self.socket.poll_recv(cx, bufs, meta))?;
         for (octets, meta) in bufs.iter().zip(meta.iter()).take(received) {
-            if octets.first().is_some_and(|first| first & FIXED_BIT == 0) {
-                self.faults.note(meta.addr, "a datagram that is not QUIC's");
+            if !self.greased && octets.first().is_some_and(|first| first & FIXED_BIT == 0) {
+                self.faults.note(meta.addr, "a datagram that is not of QUIC");
             }
         }
         Poll::Ready(Ok(received))

@@ -118,6 +118,11 @@ impl Receiving {
         }
     }
 
+    /// Puts in front what was read of the stream before.
+    pub(super) fn precede(&mut self, first: Bytes) {
+        self.rest = first;
+    }
+
     fn refuse(&mut self, excess: Excess) -> StreamErrorIncoming {
         self.rest.clear();
         quic::RecvStream::stop_sending(self, Code::H3_EXCESSIVE_LOAD.value());

@@ -105,17 +105,16 @@ impl Listener {
         let runtime = net.runtime();
         let wire = profile::server_wire(paths);
         let faults = Arc::<Faults>::default();
+        let greased = profile::greased(paths);
         let watched = Watched {
             socket: net.bind(address)?,
             faults: faults.clone(),
+            greased,
         };
         let socket = wire.wrap(Arc::new(watched), &runtime);
-        let endpoint = Endpoint::new_with_abstract_socket(
-            endpoint_config(options.reset_key.as_deref())?,
-            Some(server),
-            socket,
-            runtime,
-        )?;
+        let mut config = endpoint_config(options.reset_key.as_deref())?;
+        config.grease_quic_bit(greased);
+        let endpoint = Endpoint::new_with_abstract_socket(config, Some(server), socket, runtime)?;
         Ok(Self {
             endpoint,
             paths: paths.to_vec(),

@@ -10,6 +10,7 @@ pub mod net;
 pub mod profile;
 pub mod tickets;
 
+mod accepting;
 mod body;
 mod dial;
 mod faults;
@@ -21,4 +22,5 @@ mod serving;
 mod session;
 mod socket;
 mod streams;
+mod turns;
 pub(crate) mod unidirectional;

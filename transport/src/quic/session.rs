@@ -20,13 +20,18 @@ use tokio::{
     task::JoinHandle,
 };
 
-use super::streams::{Connection, Opener, PRIORITY, Receiving, Sending};
+use super::{
+    streams::{Connection, Opener, PRIORITY, Receiving, Sending},
+    turns::{CLASS_BITS, Turn, Turns},
+};
 use crate::{Exchange, Reply, exchange::urgency};
 
 /// Octets that are handed to the connection at once: it scans what it has not sent piece by piece, so large pieces are cheap.
 const PIECE: usize = 1 << 20;
 /// Octets that are worth sending while the store is still reading.
 const READY: usize = 64 << 10;
+/// Mails above this wait for their turn.
+const LARGE: u64 = 64 << 10;
 /// Octets of a reply's body that are kept.
 pub(crate) const REPLY_LIMIT: usize = 64 << 10;
 /// Octets of header fields that a gateway may send.
@@ -37,6 +42,8 @@ pub(crate) struct Session {
     connection: quinn::Connection,
     layer: watch::Receiver<Layer>,
     early: bool,
+    /// Who of those with much to send may.
+    turns: Turns,
     /// When it was opened.
     pub(super) begun: Instant,
     /// Whether another one is being opened in its place.
@@ -51,6 +58,15 @@ struct Layer {
     /// Whether the gateway has spoken.
     sure: bool,
     http: Result<SendRequest<Opener, Bytes>, String>,
+}
+
+/// How far a request has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stage {
+    /// The first octets are on their way.
+    Begun,
+    /// The connection has all of it.
+    Whole,
 }
 
 /// Why an exchange on a session came to nothing.
@@ -79,6 +95,7 @@ impl Session {
             connection,
             layer: watch::channel(layer).1,
             early: false,
+            turns: Turns::default(),
             begun,
             renewing: AtomicBool::new(false),
         })
@@ -126,6 +143,7 @@ impl Session {
             connection,
             layer,
             early: true,
+            turns: Turns::default(),
             begun,
             renewing: AtomicBool::new(false),
         };
@@ -158,15 +176,15 @@ impl Session {
         self.connection.rtt()
     }
 
-    /// Sends the request and reads the reply. `sent` is called when the first octets are on their way.
+    /// Sends the request and reads the reply. `reached` hears how far it has come. A large one waits for its turn first.
     ///
     /// As early data it is sent a second time when the gateway rejects the first, which it has not seen then.
     /// Dropping the future takes the request back: what is unsent is reset, never ended as if it were whole.
-    pub(crate) async fn post(&self, exchange: &Exchange, sent: impl Fn()) -> Result<Reply, Broken> {
+    pub(crate) async fn post(&self, exchange: &Exchange, reached: impl Fn(Stage)) -> Result<Reply, Broken> {
         let left = AtomicBool::new(false);
-        let sent = || {
+        let reached = |stage| {
             left.store(true, Ordering::Relaxed);
-            sent();
+            reached(stage);
         };
         loop {
             let layer = self.layer.borrow().clone();
@@ -175,7 +193,7 @@ impl Session {
                 Err(cause) if left.load(Ordering::Relaxed) => return Err(Broken::Lost(cause)),
                 Err(cause) => return Err(Broken::NotSent(cause)),
             };
-            let attempt = self.attempt(exchange, sender, &sent);
+            let attempt = self.attempt(exchange, sender, &reached);
             if layer.sure {
                 return attempt.await;
             }
@@ -206,15 +224,20 @@ impl Session {
         &self,
         exchange: &Exchange,
         mut sender: SendRequest<Opener, Bytes>,
-        sent: impl Fn(),
+        reached: impl Fn(Stage),
     ) -> Result<Reply, Broken> {
         let request = request(exchange).map_err(Broken::NotSent)?;
-        let priority = i32::from(exchange.priority);
+        let class = i32::from(exchange.priority);
+        let mut turn = match exchange.octets > LARGE {
+            true => Some(self.turns.take(class).await),
+            false => None,
+        };
+        let priority = (class << CLASS_BITS) - turn.as_ref().map_or(0, Turn::behind);
         let stream = PRIORITY
             .scope(priority, sender.send_request(request))
             .await
             .map_err(|error| unsent(&error))?;
-        sent();
+        reached(Stage::Begun);
         let (outgoing, incoming) = stream.split();
         let mut upload = pin!(upload(exchange, outgoing));
         let mut answer = pin!(answer(exchange, incoming));
@@ -224,7 +247,11 @@ impl Session {
                 // A gateway may answer before it has the whole body, and then stop reading.
                 reply = &mut answer => return reply.map_err(|broken| self.judge(broken)),
                 end = &mut upload, if !uploaded => match end {
-                    Ok(()) | Err(Broken::Stream(_)) => uploaded = true,
+                    Ok(()) | Err(Broken::Stream(_)) => {
+                        uploaded = true;
+                        drop(turn.take());
+                        reached(Stage::Whole);
+                    }
                     Err(broken) => return Err(self.judge(broken)),
                 },
             }

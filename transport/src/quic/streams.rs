@@ -21,6 +21,7 @@ use tokio::sync::oneshot;
 
 pub(crate) use super::halves::{Receiving, Sending};
 use super::{
+    accepting::Accepting,
     halves::{ended, stream_id},
     unidirectional::Unidirectional,
 };
@@ -43,7 +44,7 @@ type Opening = Pin<
 pub(crate) struct Connection {
     inner: h3_quinn::Connection,
     quic: quinn::Connection,
-    accepting: Option<Opening>,
+    accepting: Accepting,
     opening: Option<Opening>,
     /// Until this comes, no stream of the peer's is accepted.
     verdict: Option<oneshot::Receiver<()>>,
@@ -54,7 +55,7 @@ impl Connection {
         Self {
             inner: h3_quinn::Connection::new(connection.clone()),
             quic: connection,
-            accepting: None,
+            accepting: Accepting::default(),
             opening: None,
             verdict: None,
         }
@@ -94,14 +95,13 @@ impl<B: Buf> quic::Connection<B> for Connection {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Result<Self::BidiStream, ConnectionErrorIncoming>> {
-        let connection = &self.quic;
-        let accepting = self.accepting.get_or_insert_with(|| {
-            let connection = connection.clone();
-            Box::pin(async move { connection.accept_bi().await })
-        });
-        let accepted = ready!(accepting.as_mut().poll(cx));
-        self.accepting = None;
-        Poll::Ready(accepted.map_err(ended).and_then(Bidi::new))
+        let accepted = ready!(self.accepting.poll(&self.quic, cx));
+        Poll::Ready(accepted.map_err(ended).and_then(|begun| {
+            Bidi::new((begun.send, begun.recv)).map(|mut bidi| {
+                bidi.recv.precede(begun.first);
+                bidi
+            })
+        }))
     }
 
     fn opener(&self) -> Opener {

@@ -167,6 +167,19 @@ async fn ten_thousand_half_open_handshakes() {
     assert!((1..=2).contains(&faults), "{}", log.text());
 }
 
+/// A client that does all as it has to is not told of.
+#[tokio::test]
+async fn nothing_is_told_of_a_good_client() {
+    let (log, _guard) = Log::start();
+    let papers = Papers::new();
+    let (_endpoint, port) = gateway(&papers, deep());
+    let client = papers.client_on(true, deep());
+    for _ in 0..20 {
+        replied(send(&client, exchange(port, "/echo", Pieces::of("x"))).await);
+    }
+    assert_eq!(log.lines("not what it has to be"), 0, "{}", log.text());
+}
+
 /// Strangers that take no octet of their answers are in use, but not for ever.
 #[tokio::test]
 async fn answers_that_nobody_takes() {

@@ -186,6 +186,7 @@ pub(super) fn exchange(port: u16, route: &str, object: Pieces) -> Exchange {
         headers,
         object: Arc::new(object),
         octets: 0,
+        line: Duration::ZERO,
         held_before: false,
         priority: 0,
         expires: jiff::Timestamp::MAX,

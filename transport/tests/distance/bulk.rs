@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use lightpost_config::Rate;
 use lightpost_sim::link::DirectionOptions;
-use lightpost_transport::quic::hedge::HedgeCounters;
+use lightpost_transport::{Path, quic::hedge::HedgeCounters};
 
 use super::world::*;
 
@@ -42,6 +43,36 @@ fn many_small_mails_at_once_arrive_one_behind_the_other_and_once() {
         assert!(last < ideal + Duration::from_secs(2), "{last:?} of {ideal:?}");
         assert_eq!(world.client.hedges(), HedgeCounters::default());
     });
+}
+
+#[test]
+fn large_mails_at_once_arrive_one_after_the_other() {
+    let papers = Papers::new();
+    let moon = Path {
+        one_way_min: Duration::from_millis(1_300),
+        one_way_max: Duration::from_millis(1_300),
+        rate_up: Rate(2e7),
+        rate_down: Rate(2e7),
+        ..mars()
+    };
+    // All of them are kept by the connection, which holds 91 MB there; a part of them is, where it holds 16 MB.
+    for (path, count, size) in [(mars(), 10, 2_000_000), (moon, 8, 5_000_000)] {
+        virtually(async || {
+            let mut world = World::new(&papers, path.clone(), link(&path), 1);
+            world.mail(4096).await;
+            let start = world.space.elapsed();
+            let times = world.mails(count, size).await;
+            for (number, at) in (1..).zip(times) {
+                let ideal = path.one_way_max + path.rate_up.time_for(number * size as u64);
+                let arrived = at - start;
+                eprintln!("{number} of {size}: {arrived:?} of {ideal:?}");
+                assert!(
+                    arrived < ideal.mul_f64(1.06),
+                    "{number}: {arrived:?} of {ideal:?}"
+                );
+            }
+        });
+    }
 }
 
 #[test]

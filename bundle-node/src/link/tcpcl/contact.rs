@@ -23,6 +23,14 @@ pub(super) struct Terms {
     pub(super) transfer: u64,
 }
 
+impl Terms {
+    /// After how much silence of ours the other is told that we are there: half of what was agreed upon. Whoever counts strictly (dtnd does)
+    /// ends a session in which nothing came for all of it, and a word that leaves just then comes too late.
+    pub(super) fn quiet(&self) -> Option<Duration> {
+        self.keepalive.map(|span| span / 2)
+    }
+}
+
 /// Exchanges contact headers as the one that called. `tls`: it is required.
 pub(super) async fn call<S: AsyncRead + AsyncWrite + Unpin>(
     core: &Core,

@@ -86,7 +86,13 @@ impl<'a> Inlet<'a> {
         if segment.strange {
             return self.refuse(segment.transfer, refusal::EXTENSION_FAILURE).await;
         }
-        if length.max(transfer.total.unwrap_or(0)) > most {
+        let octets = length.max(transfer.total.unwrap_or(0));
+        if octets > most {
+            let what =
+                format!("a bundle of {octets} octets or more, although {most} are the most; it is refused");
+            self.core
+                .counters
+                .fault(Count::TooLarge, &self.core.clock, self.peer, &what);
             return self.refuse(segment.transfer, refusal::NOT_ACCEPTABLE).await;
         }
         if !transfer.room.hold(self.core, length) {

@@ -43,7 +43,7 @@ pub(super) async fn run<W: AsyncWrite + Unpin>(
     let mut stream = BufWriter::with_capacity(GATHER, stream);
     loop {
         let silence = async {
-            match terms.keepalive {
+            match terms.quiet() {
                 Some(span) => core.clock.sleep(span).await,
                 None => std::future::pending().await,
             }

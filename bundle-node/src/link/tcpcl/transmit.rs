@@ -1,4 +1,5 @@
-//! Bundles that leave: cut into segments, and let go when the neighbour has acknowledged the last.
+//! Bundles that leave: cut into segments, and let go when the neighbour has acknowledged the last. One that is larger than the neighbour
+//! takes leaves as fragments, and is let go when it has the last of those.
 
 use std::{
     collections::HashMap,
@@ -15,6 +16,7 @@ use super::{
     outlet::Frame,
 };
 use crate::{
+    bundle::cut::Cut,
     count::Count,
     custody::{Core, Ready},
     link::{End, peer::Peer},
@@ -35,10 +37,25 @@ pub(super) struct Transmit {
 
 #[derive(Default)]
 struct Waiting {
-    transfers: HashMap<u64, (usize, Ready)>,
+    transfers: HashMap<u64, Transfer>,
     octets: usize,
     next: u64,
+    /// Bundles of which not all is acknowledged, by the number of their first transfer.
+    bundles: HashMap<u64, Leaving>,
     closed: bool,
+}
+
+/// What is under way: a bundle, or one fragment of it.
+struct Transfer {
+    octets: usize,
+    bundle: u64,
+}
+
+/// A bundle under way, given back when this is dropped.
+struct Leaving {
+    ready: Ready,
+    /// Its transfers that are not acknowledged, those that did not begin too.
+    left: usize,
 }
 
 impl Transmit {
@@ -64,22 +81,61 @@ impl Transmit {
                 drop(ready);
                 continue;
             }
-            if ready.data.len() as u64 > terms.transfer {
-                tracing::warn!(
-                    neighbour = peer.neighbour.name,
-                    octets = ready.data.len(),
-                    most = terms.transfer,
-                    "a bundle is larger than the neighbour takes; it stays until its lifetime ends"
-                );
-                ready.held.park();
-                continue;
-            }
-            let data = ready.data.clone();
-            let transfer = self.begin(ready);
-            if send(&data, transfer, terms, &out).await.is_err() {
+            let sent = if ready.data.len() as u64 > terms.transfer {
+                self.in_pieces(core, peer, terms, &out, ready).await
+            } else {
+                let data = ready.data.clone();
+                let transfer = self.begin(ready, 1);
+                self.transfer(transfer, transfer, data.len());
+                send(&data, transfer, terms, &out).await
+            };
+            if sent.is_err() {
                 return End::Over;
             }
         }
+    }
+
+    /// Sends a bundle that is larger than the neighbour takes as fragments, each a transfer of its own.
+    async fn in_pieces(
+        &self,
+        core: &Core,
+        peer: &Peer,
+        terms: &Terms,
+        out: &mpsc::Sender<Frame>,
+        ready: Ready,
+    ) -> Sent {
+        let neighbour = &peer.neighbour.name;
+        let cut = match Cut::new(&ready.data, terms.transfer) {
+            Ok(cut) => cut,
+            Err(why) => {
+                let why = format!("it takes {} octets: {why}", terms.transfer);
+                core.refused(ready, neighbour, &why);
+                return Ok(());
+            }
+        };
+        let bundle = self.begin(ready, cut.count());
+        for number in 0..cut.count() {
+            self.window().await;
+            // None of it is sent any more once one of its pieces was refused.
+            if !self.waiting().bundles.contains_key(&bundle) {
+                break;
+            }
+            match cut.piece(number) {
+                Ok(piece) => {
+                    let transfer = if number == 0 { bundle } else { self.number() };
+                    self.transfer(transfer, bundle, piece.len());
+                    send(&piece, transfer, terms, out).await?;
+                }
+                Err(why) => {
+                    let leaving = self.waiting().bundles.remove(&bundle);
+                    if let Some(leaving) = leaving {
+                        core.refused(leaving.ready, neighbour, &why.to_string());
+                    }
+                    break;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Begins no more.
@@ -107,28 +163,56 @@ impl Transmit {
         }
     }
 
-    fn begin(&self, ready: Ready) -> u64 {
+    /// The number of the next transfer.
+    fn number(&self) -> u64 {
         let mut waiting = self.waiting();
-        let transfer = waiting.next;
+        let number = waiting.next;
         waiting.next += 1;
-        waiting.octets += ready.data.len();
-        waiting.transfers.insert(transfer, (ready.data.len(), ready));
-        transfer
+        number
     }
 
-    fn end(&self, transfer: u64) -> Option<Ready> {
+    /// A bundle begins to leave in so many transfers; the number of the first.
+    fn begin(&self, ready: Ready, transfers: usize) -> u64 {
+        let bundle = self.number();
+        let leaving = Leaving {
+            ready,
+            left: transfers,
+        };
+        self.waiting().bundles.insert(bundle, leaving);
+        bundle
+    }
+
+    /// A transfer of so many octets begins.
+    fn transfer(&self, number: u64, bundle: u64, octets: usize) {
         let mut waiting = self.waiting();
-        let (octets, ready) = waiting.transfers.remove(&transfer)?;
+        waiting.octets += octets;
+        waiting.transfers.insert(number, Transfer { octets, bundle });
+    }
+
+    /// A transfer has ended; with `whole` so has its bundle, else when it was the last. The bundle then.
+    fn end(&self, transfer: u64, whole: bool) -> Option<Ready> {
+        let mut waiting = self.waiting();
+        let Transfer { octets, bundle } = waiting.transfers.remove(&transfer)?;
         waiting.octets -= octets;
+        let leaving = waiting.bundles.get_mut(&bundle);
+        let done = leaving.is_some_and(|it| {
+            it.left = it.left.saturating_sub(1);
+            whole || it.left == 0
+        });
+        let leaving = if done {
+            waiting.bundles.remove(&bundle)
+        } else {
+            None
+        };
         drop(waiting);
         self.changed.notify_waiters();
         self.changed.notify_one();
-        Some(ready)
+        leaving.map(|it| it.ready)
     }
 
     /// The neighbour has so much of a transfer. That it has all of it is told by the length: not everybody sets the flags.
     pub(super) fn acknowledged(&self, core: &Core, transfer: u64, length: u64) -> Result<(), End> {
-        let octets = self.waiting().transfers.get(&transfer).map(|it| it.0 as u64);
+        let octets = self.waiting().transfers.get(&transfer).map(|it| it.octets as u64);
         match octets {
             None => Ok(()),
             Some(octets) if length > octets => Err(End::Violation(format!(
@@ -136,7 +220,7 @@ impl Transmit {
             ))),
             Some(octets) => {
                 if length == octets
-                    && let Some(ready) = self.end(transfer)
+                    && let Some(ready) = self.end(transfer, false)
                 {
                     core.forwarded(ready, true);
                 }
@@ -145,21 +229,22 @@ impl Transmit {
         }
     }
 
-    /// The neighbour does not take a transfer.
+    /// The neighbour does not take a transfer: not the bundle, then, whatever it has of it.
     pub(super) fn refused(&self, core: &Core, peer: &Peer, transfer: u64, reason: u8) {
-        let Some(ready) = self.end(transfer) else { return };
+        if reason == refusal::COMPLETED {
+            if let Some(ready) = self.end(transfer, false) {
+                core.forwarded(ready, true);
+            }
+            return;
+        }
+        let Some(ready) = self.end(transfer, true) else {
+            return;
+        };
         let (neighbour, bundle) = (&peer.neighbour.name, &ready.held.stored().key);
         match reason {
-            refusal::COMPLETED => core.forwarded(ready, true),
             refusal::NOT_ACCEPTABLE | refusal::EXTENSION_FAILURE => {
-                core.counters.add(Count::Refused);
-                tracing::warn!(
-                    neighbour,
-                    bundle,
-                    reason,
-                    "the neighbour never takes this bundle; it stays until its lifetime ends"
-                );
-                ready.held.park();
+                let why = format!("it refuses it for good (XFER_REFUSE, reason {reason})");
+                core.refused(ready, neighbour, &why);
             }
             refusal::RETRANSMIT | refusal::SESSION_TERMINATING => ready.held.give_back(Duration::ZERO),
             _ => {
@@ -176,13 +261,10 @@ impl Transmit {
     }
 }
 
+type Sent = Result<(), mpsc::error::SendError<Frame>>;
+
 /// Cuts a bundle into segments.
-async fn send(
-    data: &Bytes,
-    transfer: u64,
-    terms: &Terms,
-    out: &mpsc::Sender<Frame>,
-) -> Result<(), mpsc::error::SendError<Frame>> {
+async fn send(data: &Bytes, transfer: u64, terms: &Terms, out: &mpsc::Sender<Frame>) -> Sent {
     let most = usize::try_from(terms.segment.min(SEGMENT)).unwrap_or(1).max(1);
     let mut rest = data.clone();
     let mut flags = START;

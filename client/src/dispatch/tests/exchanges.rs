@@ -73,6 +73,37 @@ async fn after_a_restart_by_another_name_the_same_exchange_goes_to_the_same_gate
 }
 
 #[tokio::test]
+async fn an_exchange_that_may_have_arrived_is_the_same_object_whatever_is_agreed_since() {
+    let all_of_it = "accepts = [\"8BITMIME\", \"DSN\", \"MT-PRIORITY\", \"DELIVERBY\"]";
+    for (before, after) in [("", "accepts = []"), ("accepts = []", all_of_it)] {
+        let mut bench = Bench::new(before).await;
+        let silent = Scripted::new(|_| never());
+        let client = bench.start(&silent).await;
+        let from = "<s@earth.example> BODY=8BITMIME RET=HDRS ENVID=7 MT-PRIORITY=3 BY=3600;N";
+        let to = "<a@one.example> NOTIFY=SUCCESS ORCPT=rfc822;a@one.example";
+        let id = enqueue(&client, from, &[to], MAIL, DAY).await;
+        let first = silent.wait_for(1).await.remove(0);
+        until(&client, id, all(Status::Awaiting)).await;
+        drop(client);
+        bench.extra = after.to_owned();
+        let transport = Scripted::new(|_| replied(202, ""));
+        let client = bench.start(&transport).await;
+        until(&client, id, all(Status::Delivered)).await;
+        let again = transport.sent().remove(0);
+        assert_eq!(
+            (again.id, &again.object, &again.headers["content-type"]),
+            (first.id, &first.object, &first.headers["content-type"])
+        );
+        // What leaves from now on is what is agreed now.
+        let id = enqueue(&client, from, &[to], MAIL, DAY).await;
+        until(&client, id, all(Status::Delivered)).await;
+        let new = transport.sent().remove(1);
+        assert_ne!(new.headers["content-type"], first.headers["content-type"]);
+        client.stop().await;
+    }
+}
+
+#[tokio::test]
 async fn an_interrupted_exchange_is_repeated_as_it_was() {
     let bench = Bench::new("").await;
     let count = std::sync::atomic::AtomicUsize::new(0);

@@ -38,6 +38,7 @@ fn held(span: Duration) -> Outcome {
     Outcome::InCustody {
         until: add(Clock::system().now(), span),
         custody: CUSTODY.into(),
+        tried: None,
     }
 }
 
@@ -125,6 +126,68 @@ async fn a_reply_in_another_life_settles_each_recipient() {
         client.store().message(id).await.unwrap().unwrap().recipients[0].status,
         Status::Delivered
     );
+    client.stop().await;
+}
+
+#[tokio::test]
+async fn two_replies_at_once_cause_one_notification() {
+    let bench = Bench::new("").await.with(&route(""));
+    let transport = Scripted::new(|_| held(DAY));
+    let (client, id, exchange) = one_held(&transport, &bench).await;
+    let no = || reply("ipn:2.25", exchange, 422, r#"{"code":"5.7.1","detail":"no"}"#);
+    let replies = [(); 8].map(|()| news(no()));
+    let mut let_go_of = Vec::new();
+    for (late, done) in replies {
+        transport.tell.send(late).unwrap();
+        let_go_of.push(done);
+    }
+    for done in &let_go_of {
+        let_go(done).await;
+    }
+    let view = until(&client, id, all(Status::Failed)).await;
+    let notified = view.history.iter().filter(|one| one.kind == "notified").count();
+    assert_eq!(notified, 1, "{view:#?}");
+    client.stop().await;
+}
+
+#[tokio::test]
+async fn replies_do_not_wait_behind_reports_on_unknown_bundles() {
+    let bench = Bench::new("").await.with(&route(""));
+    let transport = Scripted::new(|_| held(DAY));
+    let (client, id, exchange) = one_held(&transport, &bench).await;
+    for number in 0..400 {
+        let (late, _) = news(News::Deleted {
+            custody: format!("ipn:1.26/1/{number}"),
+            by: "ipn:7.0".into(),
+            reason: "lifetime expired".into(),
+        });
+        transport.tell.send(late).unwrap();
+    }
+    let (late, done) = news(reply("ipn:2.25", exchange, 202, ""));
+    transport.tell.send(late).unwrap();
+    // 20 s: 64 at once, each looked for during 10 s, would take a minute.
+    let_go(&done).await;
+    until(&client, id, all(Status::Delivered)).await;
+    client.stop().await;
+}
+
+#[tokio::test]
+async fn a_reply_counts_although_the_route_is_gone() {
+    let bench = Bench::new("").await.with(&route(""));
+    let transport = Scripted::new(|_| held(DAY));
+    let (client, id, exchange) = one_held(&transport, &bench).await;
+    client.stop().await;
+    let bench = bench.with(&route("").replace("held.example", "elsewhere.example"));
+    let client = bench.start(&transport).await;
+    // It is looked at again when the route may be back.
+    let (later, done) = news(reply("ipn:2.25", exchange, 500, ""));
+    transport.tell.send(later).unwrap();
+    let_go(&done).await;
+    until(&client, id, all(Status::Queued)).await;
+    let (late, done) = news(reply("ipn:2.25", exchange, 202, ""));
+    transport.tell.send(late).unwrap();
+    let_go(&done).await;
+    until(&client, id, all(Status::Delivered)).await;
     client.stop().await;
 }
 

@@ -192,6 +192,7 @@ pub(super) fn exchange(gateway: &str) -> Exchange {
         headers,
         object: Arc::new(Whole(OBJECT)),
         octets: OBJECT.len() as u64,
+        line: Duration::ZERO,
         held_before: false,
         priority: 0,
         expires: soon(3600),

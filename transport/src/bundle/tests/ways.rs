@@ -53,6 +53,7 @@ fn custody() -> Outcome {
     Outcome::InCustody {
         until: jiff::Timestamp::MAX,
         custody: "ipn:1.26/1/1".into(),
+        tried: None,
     }
 }
 
@@ -133,6 +134,36 @@ async fn that_a_request_may_have_arrived_is_not_forgotten() {
     assert!(
         matches!(outcome, Outcome::Failed(Failure::NoReply { .. })),
         "{outcome:?}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_waiting_for_quic_takes_is_not_taken_from_the_bundles_time() {
+    let clock = Clock::runtime("2030-01-01T00:00:00Z".parse().unwrap());
+    let quic = Arc::new(Told {
+        outcome: Box::new(accepted),
+        asked: Mutex::default(),
+        pends: true,
+    });
+    let node = Arc::new(Node::default());
+    let bundle = BundleTransport::new(
+        node.agent("ipn:1.26"),
+        [("moon".to_owned(), Options::default())],
+        clock.clone(),
+    );
+    let rules = [("moon".to_owned(), rules(&[Way::Quic, Way::Bundle]))];
+    let ways = Ways::new(quic, Arc::new(bundle), rules, clock.clone());
+    // Both wait equally long, as they do when nothing else is configured.
+    let hour = Duration::from_secs(3600);
+    let outcome = ways.send(exchange(BOTH), add(clock.now(), hour)).await;
+    let Outcome::InCustody { until, tried, .. } = outcome else {
+        panic!("{outcome:?}");
+    };
+    assert_eq!(until, add(clock.now(), hour));
+    let tried = tried.expect("what became of QUIC");
+    assert!(
+        tried.contains("gw1.moon.example has not answered within"),
+        "{tried}"
     );
 }
 

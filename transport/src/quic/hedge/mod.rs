@@ -170,7 +170,7 @@ impl QuicTransport {
                 return None;
             }
         };
-        let mark = || under_way.repeated.store(true, Ordering::Relaxed);
+        let mark = |_| under_way.repeated.store(true, Ordering::Relaxed);
         match session.post(exchange, mark).await {
             Ok(reply) if is_final(reply.status) => Some(reply),
             Ok(reply) => {

@@ -124,6 +124,11 @@ pub(crate) fn client_endpoint(paths: &[Path]) -> EndpointConfig {
     config
 }
 
+/// Whether a listener that is reached by `paths` lets its clients clear the fixed bit of QUIC (RFC 9287).
+pub(crate) fn greased(paths: &[Path]) -> bool {
+    paths.iter().any(|path| derive(path).figures.grease)
+}
+
 /// The lines of a client's endpoint, one for each path.
 pub(crate) fn client_wire(paths: &[Path]) -> Wire {
     Wire::outgoing(paths.iter().map(|path| (path.name.clone(), derive(path).line())))

@@ -1,5 +1,7 @@
 //! What came and is not dealt with yet.
 
+mod reading;
+
 use std::{
     collections::VecDeque,
     io,
@@ -32,7 +34,7 @@ pub(super) struct Deliveries {
     folder: PathBuf,
     clock: Clock,
     reader: Mutex<Reader>,
-    queue: Mutex<VecDeque<Item>>,
+    queue: Mutex<Queue>,
     came: Notify,
     ends: mpsc::UnboundedSender<End>,
     /// What the helper was not told yet.
@@ -41,9 +43,19 @@ pub(super) struct Deliveries {
     pub(super) tell: Notify,
 }
 
+#[derive(Debug, Default)]
+struct Queue {
+    items: VecDeque<Item>,
+    /// The first records are being read.
+    reading: bool,
+}
+
 #[derive(Debug)]
 enum Item {
+    /// In the spool.
     Place(Place),
+    /// Read.
+    Record(Head, Bytes, Arc<Hold>),
     Report(Report, Arc<Hold>),
 }
 
@@ -123,54 +135,27 @@ impl Deliveries {
     }
 
     fn push(&self, items: impl IntoIterator<Item = Item>) {
-        lock(&self.queue).extend(items);
+        lock(&self.queue).items.extend(items);
         self.came.notify_one();
     }
 
     /// The next delivery. Nothing is lost when this is dropped.
-    pub(super) async fn next(&self) -> Delivery {
+    pub(super) async fn next(self: &Arc<Self>) -> Delivery {
         loop {
             let came = self.came.notified();
-            let item = lock(&self.queue).pop_front();
-            match item {
+            match self.pop() {
                 Some(Item::Report(report, hold)) => {
                     self.came.notify_one();
                     return Delivery::new(Content::Report(report), move || hold.release());
                 }
-                Some(Item::Place(place)) => {
+                Some(Item::Record(head, payload, hold)) => {
                     self.came.notify_one();
-                    if let Some(delivery) = self.read(place).await {
+                    if let Some(delivery) = self.deliver(head, payload, hold) {
                         return delivery;
                     }
                 }
+                Some(Item::Place(place)) => self.read(place),
                 None => came.await,
-            }
-        }
-    }
-
-    async fn read(&self, place: Place) -> Option<Delivery> {
-        let hold = Arc::new(Hold {
-            place,
-            wanted: AtomicUsize::new(1),
-            released: AtomicUsize::new(0),
-            ends: self.ends.clone(),
-        });
-        let folder = self.folder.clone();
-        let read = tokio::task::spawn_blocking(move || Reader::read(&folder, place)).await;
-        match read.unwrap_or_else(|error| Err(io::Error::other(error))) {
-            Ok((head, payload)) => self.deliver(head, payload, hold),
-            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
-                tracing::error!("a received bundle is damaged on disk and lost: {error}");
-                lock(&self.reader).damaged(place);
-                hold.release();
-                None
-            }
-            Err(error) => {
-                tracing::warn!(
-                    "a received bundle cannot be read from {}: {error}",
-                    self.folder.display()
-                );
-                None
             }
         }
     }
@@ -236,10 +221,7 @@ async fn keep(deliveries: std::sync::Weak<Deliveries>, mut ended: mpsc::Unbounde
         let octets = done.iter().map(|place| place.octets).sum();
         let count = done.len() as u64;
         let noting = Arc::clone(&deliveries);
-        let noted = tokio::task::spawn_blocking(move || {
-            let mut reader = lock(&noting.reader);
-            done.into_iter().try_for_each(|place| reader.done(place))
-        });
+        let noted = tokio::task::spawn_blocking(move || lock(&noting.reader).done(&done));
         if let Ok(Err(error)) = noted.await {
             tracing::warn!("what is dealt with cannot be noted, so it comes again: {error}");
         }

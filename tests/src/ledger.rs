@@ -1,0 +1,165 @@
+//! Mails in a stream, what was acknowledged of them, and what has to be in the mailboxes in the end.
+
+use std::{
+    collections::BTreeSet,
+    net::SocketAddr,
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use crate::{
+    corpus::{self, Noise},
+    dovecot::Dovecot,
+    http::Request,
+    lmtp_tap::Passage,
+    programs::Program,
+    wait,
+};
+
+/// The longest that a gateway under all this load takes to record an answer.
+const RECORDING: Duration = Duration::from_secs(1);
+/// The longest that queues take to get empty.
+const DRAINED: Duration = Duration::from_secs(180);
+
+/// What the submitters know.
+#[derive(Debug, Default)]
+pub struct Ledger {
+    /// Message-IDs of mails that were answered 202.
+    acknowledged: Mutex<BTreeSet<String>>,
+    /// Mails whose submitter gave up without an answer.
+    unknown: AtomicUsize,
+    stop: AtomicBool,
+}
+
+/// Ends the submitters when it is dropped, whichever way the kills end.
+#[derive(Debug)]
+pub struct Stopper<'s>(&'s AtomicBool);
+
+impl Drop for Stopper<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Ledger {
+    /// What ends [`Ledger::submit_stream`].
+    pub fn stopper(&self) -> Stopper<'_> {
+        Stopper(&self.stop)
+    }
+
+    /// Mails one after the other to one of `boxes`, each with a key of its own. Most are repeated until they are answered; some are not.
+    pub fn submit_stream(&self, number: usize, api: SocketAddr, boxes: &[&str]) {
+        let mut noise = Noise::new(number as u64);
+        let mut count = 0;
+        while !self.stop.load(Ordering::Relaxed) {
+            count += 1;
+            let name = format!("s{number}-{count}");
+            let size = if noise.below(20) == 0 {
+                400_000
+            } else {
+                200 + noise.below(6000) as usize
+            };
+            let message = corpus::attachment(&name, size);
+            let recipient = boxes[noise.below(boxes.len() as u64) as usize];
+            let request = Request::mail("alice@earth.example", &[recipient], &message)
+                .header("Idempotency-Key", &format!("\"{name}\""));
+            let patient = noise.below(10) > 0;
+            let mut answered = false;
+            let limit = Duration::from_secs(if patient { 60 } else { 0 });
+            let _ = wait::holds_within(limit, || {
+                answered = request.send(api).is_ok_and(|answer| {
+                    assert!([202, 429, 503].contains(&answer.status), "{}", answer.text());
+                    answer.status == 202
+                });
+                answered || self.stop.load(Ordering::Relaxed)
+            });
+            if answered {
+                let id = format!("<{name}@earth.example>");
+                self.acknowledged.lock().unwrap().insert(id);
+            } else {
+                self.unknown.fetch_add(1, Ordering::Relaxed);
+            }
+            wait::pause(Duration::from_millis(20 + noise.below(60)));
+        }
+    }
+
+    /// Counts what is in the mailboxes: everything acknowledged, and nothing twice but for two excuses.
+    pub fn judge(
+        &self,
+        (dovecot, boxes): (&Dovecot, &[&str]),
+        passages: &[Passage],
+        gateway_killed_at: &[Duration],
+        client: &Program,
+    ) {
+        let copies = dovecot.copies(boxes);
+        let acknowledged = self.acknowledged.lock().unwrap();
+        let lost: Vec<&String> = acknowledged
+            .iter()
+            .filter(|id| !copies.contains_key(*id))
+            .collect();
+        let (mut cut, mut unrecorded, mut wrong) = (0, Vec::new(), Vec::new());
+        for (id, count) in copies.iter().filter(|(_, count)| **count > 1) {
+            let of_it: Vec<&Passage> = passages.iter().filter(|passage| passage.mail == *id).collect();
+            let before_last = &of_it[..of_it.len().saturating_sub(1)];
+            for passage in before_last {
+                match passage.answered {
+                    None => cut += 1,
+                    // The 250 was on its way to the gateway or being recorded when the gateway died; a kill is noted when it is done.
+                    Some(at) => match gateway_killed_at.iter().find(|kill| **kill >= passage.dot) {
+                        Some(kill) if *kill <= at + RECORDING => unrecorded.push(kill.saturating_sub(at)),
+                        _ => wrong.push(format!("{id} {count} times: {of_it:?}")),
+                    },
+                }
+            }
+        }
+        unrecorded.sort();
+        let (number, median, longest) = (
+            unrecorded.len(),
+            unrecorded.get(unrecorded.len() / 2),
+            unrecorded.last(),
+        );
+        println!(
+            "{} mails acknowledged, {} given up without an answer, {} in the mailboxes, {} lost; second copies: {cut} hop cut between dot and 250, \
+             {number} gateway killed before it had recorded the 250 (after {median:?}, at most {longest:?}), {} without excuse",
+            acknowledged.len(),
+            self.unknown.load(Ordering::Relaxed),
+            copies.len(),
+            lost.len(),
+            wrong.len()
+        );
+        for id in lost.iter().take(3) {
+            let subject = id.trim_matches(['<', '>']).replace("@earth.example", "");
+            let known = client
+                .messages()
+                .into_iter()
+                .find(|message| message["origin_id"].to_string().contains(&format!("{subject}\"")));
+            println!("lost: {id}: {known:#?}");
+        }
+        assert!(lost.is_empty(), "lost: {lost:?}");
+        assert!(wrong.is_empty(), "{wrong:#?}");
+        assert!(acknowledged.len() > 100, "hardly any mail");
+    }
+}
+
+/// Waits until the queues of both are empty.
+pub fn drain(client: &Program, gateway: &Program) {
+    let watch = wait::Watch::start();
+    let empty = wait::holds_within(DRAINED, || {
+        client.unfinished() == Some(0) && gateway.unfinished() == Some(0)
+    });
+    println!("queues empty after {:?}", watch.elapsed());
+    assert!(
+        empty,
+        "not empty: client {:?}, gateway {:?}; the client's first: {:#?}",
+        client.unfinished(),
+        gateway.unfinished(),
+        client
+            .messages()
+            .iter()
+            .find(|message| message["recipients"][0]["status"] != "delivered")
+            .map(|message| client.message(message["id"].as_str().unwrap()))
+    );
+}
