@@ -28,6 +28,7 @@ class Client(QuicConnectionProtocol):
         self.http = None
         self.statuses = {}
         self.stopped = set()
+        self.reset = set()
         self.lost = None
 
     def quic_event_received(self, event):
@@ -35,8 +36,10 @@ class Client(QuicConnectionProtocol):
             self.http = H3Connection(self._quic)
         if isinstance(event, ConnectionTerminated):
             self.lost = f"closed: {event.error_code:#x} {event.reason_phrase}"
-        if isinstance(event, (StopSendingReceived, StreamReset)):
+        if isinstance(event, StopSendingReceived):
             self.stopped.add(event.stream_id)
+        if isinstance(event, StreamReset):
+            self.reset.add(event.stream_id)
         if self.http is None:
             return
         for part in self.http.handle_event(event):
@@ -58,7 +61,11 @@ class Client(QuicConnectionProtocol):
         return stream
 
     def is_over(self, stream):
-        return stream in self.statuses or stream in self.stopped or self.lost is not None
+        return stream in self.statuses or stream in self.reset or self.lost is not None
+
+    def may_send(self, stream):
+        # The answer to a stream that was stopped can come in a later datagram than the stop.
+        return not self.is_over(stream) and stream not in self.stopped
 
 
 async def hold(client, stream, kind):
@@ -67,6 +74,8 @@ async def hold(client, stream, kind):
         await asyncio.sleep(0.1 if kind != "endless" else 0.025)
         if client.is_over(stream):
             break
+        if not client.may_send(stream):
+            continue
         if kind == "drip":
             client.http.send_data(stream, b"x", end_stream=False)
         elif kind == "endless":
