@@ -12,7 +12,10 @@ use lightpost_bundles::Bundles;
 use lightpost_clock::Clock;
 use lightpost_intake::{Reporter, notify::delays::Delays};
 use lightpost_mail::Address;
-use lightpost_queue::{Store, StoreError, sqlite::SqliteStore};
+use lightpost_queue::{
+    Store, StoreError,
+    sqlite::{DatabaseLock, SqliteStore},
+};
 use lightpost_smtp::{
     receive::{Listener, serve},
     send::Protocol,
@@ -85,6 +88,8 @@ pub struct Client {
     sending: CancellationToken,
     listeners: JoinSet<()>,
     workers: JoinSet<()>,
+    // Goes last.
+    lock: DatabaseLock,
 }
 
 impl Client {
@@ -102,6 +107,8 @@ impl Client {
     /// [`StartError`]; nothing is left running.
     pub async fn start_on(config: Config, clock: Clock, net: &dyn Net) -> Result<Self, StartError> {
         let config = Arc::new(config);
+        // Before anything is bound or opened: a program that is just ending is waited for.
+        let lock = DatabaseLock::take(&config.database, &clock).await?;
         let discovery = Arc::new(Discovery::new(&config, clock.clone())?);
         let settings = Settings {
             trust: config.tls.trust.clone(),
@@ -119,7 +126,7 @@ impl Client {
             Some(bundles) => Arc::new(ways(&config, quic.clone(), bundles, &clock)),
             None => quic.clone(),
         };
-        let mut client = Self::assemble(config, clock, discovery, transport).await?;
+        let mut client = Self::assemble(config, lock, clock, discovery, transport).await?;
         client.quic = Some(quic);
         client.bundles = bundles;
         Ok(client)
@@ -135,12 +142,14 @@ impl Client {
         transport: Arc<dyn Transport>,
     ) -> Result<Self, StartError> {
         let config = Arc::new(config);
+        let lock = DatabaseLock::take(&config.database, &clock).await?;
         let discovery = Arc::new(Discovery::new(&config, clock.clone())?);
-        Self::assemble(config, clock, discovery, transport).await
+        Self::assemble(config, lock, clock, discovery, transport).await
     }
 
     async fn assemble(
         config: Arc<Config>,
+        lock: DatabaseLock,
         clock: Clock,
         discovery: Arc<Discovery>,
         transport: Arc<dyn Transport>,
@@ -214,6 +223,7 @@ impl Client {
             sending,
             listeners,
             workers,
+            lock,
         })
     }
 
@@ -260,6 +270,7 @@ impl Client {
             let _ = std::fs::remove_file(socket);
         }
         self.store.close().await;
+        drop(self.lock);
     }
 }
 

@@ -48,6 +48,16 @@ pub enum StoreError {
         /// The newest that this program knows.
         known: i64,
     },
+    /// Another program works on it.
+    #[error(
+        "{path} is in use by {holder}, and only one program may send what is queued there; stop that process, or give this program a database of its own"
+    )]
+    InUse {
+        /// The database.
+        path: String,
+        /// Who has it, such as `process 1234`.
+        holder: String,
+    },
     /// Anything else: 503, 451.
     #[error("{path}: {cause}")]
     Other {

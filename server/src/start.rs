@@ -14,7 +14,10 @@ use axum::Router;
 use lightpost_bundles::Bundles;
 use lightpost_clock::Clock;
 use lightpost_intake::operator::{self, Operator};
-use lightpost_queue::{Store, StoreError, sqlite::SqliteStore};
+use lightpost_queue::{
+    Store, StoreError,
+    sqlite::{DatabaseLock, SqliteStore},
+};
 use lightpost_transport::{
     bundle::listener as bundle,
     quic::{
@@ -74,6 +77,8 @@ pub struct Server {
     onward: onward::Onward,
     tasks: JoinSet<()>,
     stop: CancellationToken,
+    // Goes last.
+    lock: DatabaseLock,
 }
 
 impl Server {
@@ -91,6 +96,8 @@ impl Server {
     /// [`StartError`]; nothing runs then.
     pub async fn start_on(config: Config, clock: Clock, net: &dyn Net) -> Result<Self, StartError> {
         let config = Arc::new(config);
+        // Before anything is bound or opened: a program that is just ending is waited for.
+        let lock = DatabaseLock::take(&config.database, &clock).await?;
         let tcp_tls = server_tls(&config, &[b"h2", b"http/1.1"], &clock)?;
         let quic_tls = server_tls(&config, &[b"h3"], &clock)?;
         for Warning {
@@ -165,6 +172,7 @@ impl Server {
             onward,
             tasks,
             stop,
+            lock,
         })
     }
 
@@ -202,6 +210,7 @@ impl Server {
         }
         self.onward.stop().await;
         self.store.close().await;
+        drop(self.lock);
     }
 }
 

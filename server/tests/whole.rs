@@ -213,6 +213,7 @@ async fn a_taken_port_is_named() {
         .unwrap();
     let mut config = world.config.clone();
     config.listen.https = first.https_address();
+    config.database.set_extension("other");
     let error = Server::start(config, world.clock.clone()).await.err().unwrap();
     assert!(
         error.to_string().contains(&first.https_address().to_string()),

@@ -148,6 +148,7 @@ fn listen_remedy(cause: &std::io::Error) -> &'static str {
 fn store_failure(error: &StoreError) -> Failure {
     let code = match error {
         StoreError::Newer { .. } => code::CONFIG,
+        StoreError::InUse { .. } => code::UNAVAILABLE,
         _ => code::IOERR,
     };
     Failure::new(code, error.to_string(), "")

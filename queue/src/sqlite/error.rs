@@ -1,6 +1,6 @@
 //! What SQLite says, in the words of [`StoreError`].
 
-use std::path::Path;
+use std::{io, path::Path};
 
 use sqlx::migrate::{MigrateError, Migrator};
 
@@ -34,6 +34,18 @@ pub(super) fn is_logical(error: &sqlx::Error) -> bool {
 /// Whether there was no room.
 pub(super) fn is_full(error: &StoreError) -> bool {
     matches!(error, StoreError::Full { .. })
+}
+
+/// The same for what the system says of a file.
+pub(super) fn map_file(path: &Path, error: &io::Error) -> StoreError {
+    let path = path.display().to_string();
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => StoreError::Full { path },
+        _ => StoreError::ReadOnly {
+            path,
+            cause: error.to_string(),
+        },
+    }
 }
 
 /// Names the file and, where known, the kind of fault.

@@ -1,5 +1,6 @@
 //! The queue on SQLite: write-ahead log, `synchronous=FULL`, one writer with group commit, a few readers.
 //!
+//! - [`lock`]: one program per database
 //! - [`open`]: the file, its schema, the connections
 //! - [`writer`]: commands in batches, one transaction each; [`tx`] is that transaction, [`memory`] what is known between two of them
 //! - [`enqueue`], [`claim`], [`settle`], [`mod@notice`], [`operate`]: what the commands do
@@ -11,6 +12,7 @@ mod enqueue;
 mod error;
 mod fresh;
 mod insert;
+mod lock;
 mod memory;
 mod notice;
 mod open;
@@ -39,6 +41,7 @@ use sqlx::SqliteConnection;
 use tokio::sync::{Notify, Semaphore, mpsc, oneshot};
 use ulid::Ulid;
 
+pub use self::lock::DatabaseLock;
 use self::{
     memory::Memory,
     read::Readers,
@@ -61,7 +64,8 @@ struct Refused(String);
 /// A queue in one SQLite database.
 ///
 /// Each body belongs to one message: a spooled body can be given to one [`NewMessage`] only. Several processes may open the
-/// same file; [`Store::changed`] tells of this process's changes alone.
+/// same file; [`Store::changed`] tells of this process's changes alone. Programs that dispatch keep each other out of it, with
+/// [`DatabaseLock`].
 pub struct SqliteStore {
     path: PathBuf,
     clock: Clock,

@@ -74,15 +74,7 @@ async fn create(path: PathBuf) -> io::Result<()> {
 pub(super) async fn open(path: &Path) -> Result<(SqliteConnection, Vec<i64>), StoreError> {
     create(path.to_owned())
         .await
-        .map_err(|error| match error.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => StoreError::Full {
-                path: path.display().to_string(),
-            },
-            _ => StoreError::ReadOnly {
-                path: path.display().to_string(),
-                cause: error.to_string(),
-            },
-        })?;
+        .map_err(|error| error::map_file(path, &error))?;
     let fault = |fault| error::map(path, &fault);
     let mut connection = writing(path).await.map_err(fault)?;
     MIGRATIONS
