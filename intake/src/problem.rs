@@ -222,7 +222,10 @@ impl From<StoreError> for Problem {
         match error {
             StoreError::Full { .. } => Self::new(
                 StatusCode::INSUFFICIENT_STORAGE,
-                "the disk is full; nothing of this request was stored",
+                format!(
+                    "the disk is full{}; nothing of this request was stored",
+                    error.lack()
+                ),
             )
             .with_code(EnhancedCode::new(4, 3, 1))
             .with_retry_after(STORE_RETRY),
@@ -272,6 +275,8 @@ impl From<ContentTypeError> for Problem {
 
 #[cfg(test)]
 mod tests {
+    use lightpost_queue::Shortage;
+
     use super::*;
 
     #[test]
@@ -296,8 +301,18 @@ mod tests {
     fn a_full_disk_is_507_and_can_be_tried_again() {
         let full = StoreError::Full {
             path: "/secret/place".into(),
+            shortage: Some(Shortage {
+                file_system: "/secret".into(),
+                free: 1 << 20,
+                wanted: 9 << 20,
+            }),
         };
-        let response = Problem::from(full).into_response();
+        let problem = Problem::from(full);
+        assert_eq!(
+            problem.detail,
+            "the disk is full (1.0 MiB free, 9.0 MiB wanted); nothing of this request was stored"
+        );
+        let response = problem.into_response();
         assert_eq!(response.status(), StatusCode::INSUFFICIENT_STORAGE);
         assert_eq!(response.headers()[header::RETRY_AFTER], "60");
         assert_eq!(

@@ -8,8 +8,10 @@
 mod contract;
 pub mod model;
 pub mod schedule;
+mod shortage;
 pub mod sqlite;
 pub mod store;
 
 pub use model::*;
+pub use shortage::Shortage;
 pub use store::{Store, StoreError};

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use ulid::Ulid;
 
-use crate::model::*;
+use crate::{Shortage, model::*};
 
 /// Why the store did not do what was asked. Nothing of a failed call is stored.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -12,11 +12,14 @@ use crate::model::*;
 pub enum StoreError {
     /// No room: 507, 452.
     #[error(
-        "the disk of {path} is full; free some room: nothing acknowledged is lost, new mail is refused until then"
+        "the disk of {path} is full{}; free some room: nothing acknowledged is lost, new mail is refused until then",
+        .shortage.as_ref().map(|it| format!(" (file system {}: {it})", it.file_system)).unwrap_or_default()
     )]
     Full {
         /// The database.
         path: String,
+        /// How much there is and should be, where the system says it.
+        shortage: Option<Shortage>,
     },
     /// Cannot be written: 503, 451.
     #[error("{path} cannot be written ({cause}); give the service write access to the file and its folder")]
@@ -66,6 +69,19 @@ pub enum StoreError {
         /// What went wrong.
         cause: String,
     },
+}
+
+impl StoreError {
+    /// What a disk that is full lacks, in brackets, without a path; empty for all else, and where the system does not say.
+    pub fn lack(&self) -> String {
+        match self {
+            Self::Full {
+                shortage: Some(shortage),
+                ..
+            } => format!(" ({shortage})"),
+            _ => String::new(),
+        }
+    }
 }
 
 /// A durable queue. When a writing call returns `Ok`, its effect survives a crash of process and host.

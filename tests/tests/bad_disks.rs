@@ -102,9 +102,25 @@ fn a_full_outbox_disk_answers_507_and_loses_nothing() {
     assert!(!acknowledged.is_empty());
     disk.fill();
     assert_try_later(&full);
-    assert_eq!(hand_over(&client, "full").status, 507, "short of room is 507");
-    let output = client.process().output();
-    assert_says(&output, &["disk", "full", "space", "room"]);
+    let full = hand_over(&client, "full");
+    assert_eq!(full.status, 507, "short of room is 507");
+    let detail = full.json()["detail"].as_str().unwrap().to_owned();
+    assert!(
+        detail.contains(" free, ") && detail.contains(" MiB wanted)"),
+        "{detail}"
+    );
+    // Callers are not told of paths, the log and who asks for the program's health are.
+    let place = format!("file system {}: ", disk.folder.display());
+    assert!(!detail.contains(&place), "{detail}");
+    let health = client.ask(&Request::get("/v1/health")).unwrap();
+    assert_eq!(health.status, 507);
+    for text in [health.text(), client.process().output()] {
+        let line = text.lines().find(|line| line.contains(&place));
+        let line = line.unwrap_or_else(|| panic!("{place} is not named:\n{text}"));
+        assert!(line.contains("outbox.db is full"), "{line}");
+        assert!(line.contains(" MiB wanted)"), "{line}");
+        println!("{line}");
+    }
 
     // Killed and started on the full disk, then there is room again.
     client.kill();
@@ -159,10 +175,7 @@ fn a_full_inbox_disk_leaves_the_mail_on_earth_until_there_is_room() {
         subjects.len() - 1
     );
     assert!(waiting >= Some(1));
-    assert_says(
-        &gateway.program.process().output(),
-        &["disk", "full", "space", "room"],
-    );
+    assert_says(&gateway.program.process().output(), &["is full (file system "]);
 
     disk.make_room();
     dovecot.start_again(&site);

@@ -77,7 +77,7 @@ impl From<StoreError> for Refusal {
             StoreError::Full { .. } => Self::new(
                 452,
                 EnhancedCode::new(4, 3, 1),
-                "the disk is full; the mail was not stored",
+                format!("the disk is full{}; the mail was not stored", error.lack()),
             ),
             _ => Self::new(
                 451,

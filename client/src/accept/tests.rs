@@ -1,13 +1,20 @@
 use http::StatusCode;
 use lightpost_intake::Problem;
-use lightpost_queue::StoreError;
+use lightpost_queue::{Shortage, StoreError};
 
 use super::*;
 
 #[test]
 fn a_refusal_is_a_problem_and_a_reply() {
     let path = || "/secret".to_owned();
-    let full = StoreError::Full { path: path() };
+    let full = StoreError::Full {
+        path: path(),
+        shortage: Some(Shortage {
+            file_system: path(),
+            free: 5000,
+            wanted: 8 << 20,
+        }),
+    };
     let other = StoreError::Other {
         path: path(),
         cause: "/secret".into(),
@@ -34,7 +41,7 @@ fn a_refusal_is_a_problem_and_a_reply() {
         ),
         (
             Refusal::from(full),
-            "452 4.3.1 the disk is full; the mail was not stored",
+            "452 4.3.1 the disk is full (4.9 KiB free, 8.0 MiB wanted); the mail was not stored",
             507,
             Some(60),
         ),

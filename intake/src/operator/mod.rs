@@ -226,7 +226,14 @@ async fn totals(State(operator): State<Operator>) -> Result<Json<Totals>, Proble
 }
 
 async fn health(State(operator): State<Operator>) -> Result<Response, Problem> {
-    operator.store.check().await?;
+    // Who may ask this may know where the queue is, and needs to.
+    operator.store.check().await.map_err(|error| {
+        let detail = error.to_string();
+        Problem {
+            detail,
+            ..error.into()
+        }
+    })?;
     let mut response = Json(serde_json::json!({ "status": "ok" })).into_response();
     response
         .headers_mut()

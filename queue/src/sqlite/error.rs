@@ -36,11 +36,16 @@ pub(super) fn is_full(error: &StoreError) -> bool {
     matches!(error, StoreError::Full { .. })
 }
 
+/// How short of room the disk is, is asked where it matters: [`super::room::measure`].
+const fn full(path: String) -> StoreError {
+    StoreError::Full { path, shortage: None }
+}
+
 /// The same for what the system says of a file.
 pub(super) fn map_file(path: &Path, error: &io::Error) -> StoreError {
     let path = path.display().to_string();
     match error.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => StoreError::Full { path },
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => full(path),
         _ => StoreError::ReadOnly {
             path,
             cause: error.to_string(),
@@ -56,7 +61,7 @@ pub(super) fn map(path: &Path, error: &sqlx::Error) -> StoreError {
         None => error.to_string(),
     };
     match code(error).map(|code| (code, code & 0xff)) {
-        Some((_, FULL) | (IOERR_SHMSIZE, _)) => StoreError::Full { path },
+        Some((_, FULL) | (IOERR_SHMSIZE, _)) => full(path),
         Some((_, READONLY | CANTOPEN | PERM | AUTH)) => StoreError::ReadOnly { path, cause },
         Some((_, CORRUPT | NOTADB)) => StoreError::Damaged { path, cause },
         Some((code, IOERR)) => StoreError::Other {

@@ -14,7 +14,7 @@ use sqlx::{
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous},
 };
 
-use super::error;
+use super::{error, room};
 use crate::StoreError;
 
 static MIGRATIONS: Migrator = sqlx::migrate!("../migrations/sqlite");
@@ -72,6 +72,13 @@ async fn create(path: PathBuf) -> io::Result<()> {
 
 /// The writing connection to a database with the newest schema, and the bodies that nobody refers to.
 pub(super) async fn open(path: &Path) -> Result<(SqliteConnection, Vec<i64>), StoreError> {
+    match set_up(path).await {
+        Err(error) => Err(room::measure(error, path, 0).await),
+        opened => opened,
+    }
+}
+
+async fn set_up(path: &Path) -> Result<(SqliteConnection, Vec<i64>), StoreError> {
     create(path.to_owned())
         .await
         .map_err(|error| error::map_file(path, &error))?;

@@ -4,11 +4,14 @@
 //! the log may grow the database by as much as the log holds. So new mail is refused while there is still room for that.
 
 use std::{
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use lightpost_clock::Instant;
+
+use crate::{Shortage, StoreError};
 
 /// What leases, outcomes and notifications may need at once, beside the log.
 const RESERVE: u64 = 8 * 1024 * 1024;
@@ -23,12 +26,17 @@ pub(super) struct Room {
 }
 
 impl Room {
-    /// Whether `octets` of new mail leave enough. They are written twice before the log is emptied: into it, then into the database.
-    pub(super) const fn fits(self, octets: u64) -> bool {
-        let needed = RESERVE
+    /// Octets that have to be free for `octets` of new mail. They are written twice before the log is emptied: into it, then into the
+    /// database.
+    const fn wanted(self, octets: u64) -> u64 {
+        RESERVE
             .saturating_add(self.log)
-            .saturating_add(octets.saturating_mul(2));
-        self.free >= needed
+            .saturating_add(octets.saturating_mul(2))
+    }
+
+    /// Whether `octets` of new mail leave enough.
+    pub(super) const fn fits(self, octets: u64) -> bool {
+        self.free >= self.wanted(octets)
     }
 
     /// Octets of new mail that may come before the next look: an eighth of what there is room for, as others write too.
@@ -70,17 +78,53 @@ impl Allowance {
 /// Looks at the disk of the database `path`; `None` when the system does not say.
 pub(super) async fn look(path: &Path) -> Option<Room> {
     let path = path.to_owned();
-    tokio::task::spawn_blocking(move || {
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-        let disk = rustix::fs::statvfs(folder.unwrap_or(Path::new("."))).ok()?;
-        let log = std::fs::metadata(log_of(&path)).map_or(0, |file| file.len());
-        Some(Room {
-            free: disk.f_bavail.saturating_mul(disk.f_frsize),
-            log,
-        })
+    tokio::task::spawn_blocking(move || look_now(&path)).await.ok()?
+}
+
+fn look_now(path: &Path) -> Option<Room> {
+    let disk = rustix::fs::statvfs(folder_of(path)).ok()?;
+    let log = std::fs::metadata(log_of(path)).map_or(0, |file| file.len());
+    Some(Room {
+        free: disk.f_bavail.saturating_mul(disk.f_frsize),
+        log,
     })
-    .await
-    .ok()?
+}
+
+fn folder_of(path: &Path) -> &Path {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    folder.unwrap_or(Path::new("."))
+}
+
+/// The folder of the database `path`, or the one above it, on which its file system is mounted.
+fn mounted(path: &Path) -> Option<PathBuf> {
+    let mut folder = folder_of(path).canonicalize().ok()?;
+    let device = |folder: &Path| std::fs::metadata(folder).ok().map(|found| found.dev());
+    let own = device(&folder)?;
+    while let Some(above) = folder.parent().filter(|above| device(above) == Some(own)) {
+        folder = above.to_owned();
+    }
+    Some(folder)
+}
+
+/// Adds to [`StoreError::Full`] how much room there is beside what `octets` of new mail need; other errors stay as they are.
+pub(super) async fn measure(error: StoreError, path: &Path, octets: u64) -> StoreError {
+    let StoreError::Full { .. } = error else {
+        return error;
+    };
+    let path = path.to_owned();
+    let measured = tokio::task::spawn_blocking(move || {
+        let room = look_now(&path);
+        let shortage = room.zip(mounted(&path)).map(|(room, mounted)| Shortage {
+            file_system: mounted.display().to_string(),
+            free: room.free,
+            wanted: room.wanted(octets),
+        });
+        StoreError::Full {
+            path: path.display().to_string(),
+            shortage,
+        }
+    });
+    measured.await.unwrap_or(error)
 }
 
 /// The write-ahead log of the database `path`.
@@ -125,6 +169,32 @@ mod tests {
         allowance.renew(room, clock.instant());
         clock.sleep(BELIEVED).await;
         assert!(!allowance.take(1, clock.instant()));
+    }
+
+    #[tokio::test]
+    async fn a_full_disk_is_told_with_its_figures() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("queue.db");
+        let full = StoreError::Full {
+            path: path.display().to_string(),
+            shortage: None,
+        };
+        let StoreError::Full {
+            shortage: Some(told), ..
+        } = measure(full, &path, 1000).await
+        else {
+            panic!("no figures")
+        };
+        assert_eq!(told.wanted, RESERVE + 2000);
+        assert!(told.free > 0);
+        assert!(path.canonicalize().unwrap_or(path).starts_with(&told.file_system));
+        let other = StoreError::Other {
+            path: String::new(),
+            cause: "x".into(),
+        };
+        let same = measure(other, Path::new("/"), 0).await;
+        assert!(matches!(same, StoreError::Other { .. }));
+        assert_eq!(mounted(Path::new("/proc/self/x")), Some("/proc".into()));
     }
 
     #[tokio::test]

@@ -175,7 +175,8 @@ impl Writer {
             Ok(answers) => return self.answer(batch, answers),
             Err(fault) => fault,
         };
-        let store = error::map(&self.path, &fault);
+        let wanted = brought(&batch);
+        let store = room::measure(error::map(&self.path, &fault), &self.path, wanted).await;
         let again: Vec<Job> = if error::is_logical(&fault) && batch.len() > 1 {
             std::mem::take(&mut batch)
         } else if error::is_full(&store) {
@@ -209,17 +210,15 @@ impl Writer {
 
     /// Answers commands that bring mail which the disk has no room for; the others remain.
     async fn refuse_without_room(&mut self, mut batch: Vec<Job>) -> Vec<Job> {
-        let octets = batch
-            .iter()
-            .filter(|job| job.brings())
-            .map(Job::octets)
-            .sum::<usize>() as u64;
+        let octets = brought(&batch);
         if !batch.iter().any(Job::brings) || self.has_room(octets).await {
             return batch;
         }
         let full = StoreError::Full {
             path: self.path.display().to_string(),
+            shortage: None,
         };
+        let full = room::measure(full, &self.path, octets).await;
         if !std::mem::replace(&mut self.failing, true) {
             tracing::error!(error = %full, "the queue takes no new mail");
         }
@@ -363,6 +362,12 @@ impl Writer {
             tracing::warn!(error = %error::map(&self.path, &fault), "the write-ahead log could not be emptied");
         }
     }
+}
+
+/// Octets of new mail in a batch.
+fn brought(batch: &[Job]) -> u64 {
+    let bringing = batch.iter().filter(|job| job.brings());
+    bringing.map(Job::octets).sum::<usize>() as u64
 }
 
 /// Gives a transaction what it has to know of bodies under way.
