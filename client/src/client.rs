@@ -423,11 +423,11 @@ async fn receiving(config: &Config) -> Result<Vec<Receiving>, StartError> {
         let mut listeners = Vec::new();
         if let Some(address) = receive.listen {
             listeners.push(Listener::Tcp(listen(address).await?));
-            tracing::info!(%address, ?protocol, "listening for mail");
+            tracing::info!(%address, %protocol, "listening for mail");
         }
         if let Some(socket) = &receive.socket {
             listeners.push(Listener::Unix(listen_unix(socket).await?));
-            tracing::info!(socket = %socket.display(), ?protocol, "listening for mail");
+            tracing::info!(socket = %socket.display(), %protocol, "listening for mail");
         }
         bound.extend(listeners.into_iter().map(|listener| Receiving {
             protocol,

@@ -11,6 +11,7 @@ pub mod schedule;
 mod shortage;
 pub mod sqlite;
 pub mod store;
+mod words;
 
 pub use model::*;
 pub use shortage::Shortage;

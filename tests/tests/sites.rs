@@ -196,9 +196,13 @@ fn one_id_leads_from_the_mta_on_earth_to_the_queue_of_the_mta_on_the_moon() {
     // One id, the client's, through both logs.
     assert_logged(&site, "earth-client", &[id, queued, "on disk"]);
     assert_logged(&site, "earth-client", &[id, exchange, "leaves"]);
-    assert_logged(&site, "earth-client", &[id, BOB, "Delivered"]);
+    assert_logged(&site, "earth-client", &[id, BOB, "outcome=\"delivered\""]);
     assert_logged(&site, "moon-server", &[id, exchange, "on disk"]);
-    assert_logged(&site, "moon-server", &[id, exchange, BOB, "Delivered", far]);
+    assert_logged(
+        &site,
+        "moon-server",
+        &[id, exchange, BOB, "outcome=\"delivered\"", far],
+    );
 
     // An id that stands for several messages, as of an MTA that hands over one mail recipient by recipient.
     let queued = "4Zx9AbCd";

@@ -193,6 +193,19 @@ pub enum News {
     },
 }
 
+impl fmt::Display for News {
+    /// One line; the gateway's own words are left out.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Reply { from, reply } => write!(f, "{from} answered {}", reply.status),
+            Self::Delivered { custody, by } => write!(f, "{by} says that bundle {custody} was delivered"),
+            Self::Deleted { custody, by, reason } => {
+                write!(f, "{by} says that bundle {custody} was deleted: {reason}")
+            }
+        }
+    }
+}
+
 impl Late {
     /// News; `release` tells the carrier that it may forget them.
     pub fn new(news: News, release: impl FnOnce() + Send + 'static) -> Self {

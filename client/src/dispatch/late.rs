@@ -54,14 +54,14 @@ impl Shared {
     async fn late(&self, late: Late) {
         let news = late.news.clone();
         let Some(message) = self.message_of(&news).await else {
-            tracing::info!(?news, "news of an exchange that nobody waits for");
+            tracing::info!(%news, "news of an exchange that nobody waits for");
             late.done();
             return;
         };
         let group = match self.group_of(&message, &news) {
             Ok(group) => group,
             Err(why) => {
-                tracing::warn!(message = %message.id, ?news, why, "news of an exchange do not count");
+                tracing::warn!(message = %message.id, %news, why, "news of an exchange do not count");
                 late.done();
                 return;
             }

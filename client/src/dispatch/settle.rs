@@ -71,7 +71,9 @@ impl Settler {
                         id = %verdict.original.id,
                         recipient = %fate.recipient.recipient.address,
                         server = fate.remote,
-                        outcome = ?fate.disposition,
+                        outcome = fate.disposition.word(),
+                        reason = fate.disposition.reason(),
+                        until = fate.disposition.until().map(tracing::field::display),
                         detail = fate.detail
                     );
                 }

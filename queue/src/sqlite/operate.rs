@@ -64,7 +64,7 @@ pub(super) async fn operate(tx: &mut Tx<'_>, order: &Order) -> Result<Option<u64
             let due = status == Status::Queued;
             recipient.status = status;
             recipient.due = due.then(|| millis(order.at));
-            recipient.reason = due.then(|| rows::reason_word(WaitReason::Operator));
+            recipient.reason = due.then(|| WaitReason::Operator.word().to_owned());
             recipient.detail = Some(format!("{kind} by {}", rows::line(&order.by)));
         });
         tx.wake |= status == Status::Queued;

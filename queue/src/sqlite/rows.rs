@@ -87,14 +87,6 @@ pub(super) fn facts(row: &SqliteRow) -> Result<BodyFacts, sqlx::Error> {
     })
 }
 
-/// The word for a reason, as in JSON.
-pub(super) fn reason_word(reason: WaitReason) -> String {
-    match serde_json::to_value(reason) {
-        Ok(serde_json::Value::String(word)) => word,
-        _ => String::new(),
-    }
-}
-
 pub(super) fn reason(word: Option<String>) -> Option<WaitReason> {
     serde_json::from_value(serde_json::Value::String(word?)).ok()
 }

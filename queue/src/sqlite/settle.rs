@@ -121,7 +121,7 @@ fn settle_one(tx: &mut Tx<'_>, settlement: &Settlement, exchanges: &mut Exchange
         message,
         recipient: Some(id),
         at: settlement.at,
-        kind: kind(&settlement.disposition),
+        kind: settlement.disposition.word(),
         remote: settlement.remote.as_deref().map(rows::line),
         detail: detail(settlement),
     });
@@ -159,22 +159,11 @@ fn apply(recipient: &mut Recipient, settlement: &Settlement) {
             due, reason, counted, ..
         } => {
             recipient.due = Some(millis(*due));
-            recipient.reason = Some(rows::reason_word(*reason));
+            recipient.reason = Some(reason.word().to_owned());
             recipient.attempts += i64::from(*counted);
             Status::Queued
         }
     };
-}
-
-const fn kind(disposition: &Disposition) -> &'static str {
-    match disposition {
-        Disposition::Delivered => "delivered",
-        Disposition::Failed(_) => "failed",
-        Disposition::Expired => "expired",
-        Disposition::Retry { .. } => "deferred",
-        Disposition::Held(_) => "held",
-        Disposition::Awaiting { .. } => "awaiting",
-    }
 }
 
 fn detail(settlement: &Settlement) -> String {
@@ -183,8 +172,8 @@ fn detail(settlement: &Settlement) -> String {
         Disposition::Failed(code) if !said.contains(&code.to_string()) => format!("{code} {said}"),
         Disposition::Held(reason) if said.is_empty() => reason.clone(),
         Disposition::Held(reason) if reason != said => format!("{reason}: {said}"),
-        Disposition::Retry { reason, .. } if said.is_empty() => rows::reason_word(*reason),
-        Disposition::Retry { reason, .. } => format!("{}: {said}", rows::reason_word(*reason)),
+        Disposition::Retry { reason, .. } if said.is_empty() => reason.word().to_owned(),
+        Disposition::Retry { reason, .. } => format!("{}: {said}", reason.word()),
         _ => said.clone(),
     })
 }
@@ -380,7 +369,7 @@ fn interrupted(
         tx.change(id, now, |recipient| {
             recipient.status = Status::Queued;
             recipient.due = Some(millis(now));
-            recipient.reason = Some(rows::reason_word(WaitReason::Interrupted));
+            recipient.reason = Some(WaitReason::Interrupted.word().to_owned());
         });
         tx.event(Event {
             message,

@@ -66,7 +66,9 @@ pub(super) fn conclude(
             upstream = job.message.upstream,
             recipient = %recipient.recipient.address,
             server = remote,
-            outcome = ?disposition,
+            outcome = disposition.word(),
+            reason = disposition.reason(),
+            until = disposition.until().map(tracing::field::display),
             detail
         );
         settlements.push(Settlement {

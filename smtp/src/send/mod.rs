@@ -21,6 +21,16 @@ pub enum Protocol {
     Lmtp,
 }
 
+impl fmt::Display for Protocol {
+    /// `smtp` or `lmtp`, as in configurations.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Smtp => "smtp",
+            Self::Lmtp => "lmtp",
+        })
+    }
+}
+
 /// Where a server listens.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Address {

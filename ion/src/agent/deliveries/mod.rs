@@ -162,7 +162,10 @@ impl Deliveries {
 
     fn deliver(&self, head: Head, payload: Bytes, hold: Arc<Hold>) -> Option<Delivery> {
         let Ok(source) = head.source.parse::<Eid>() else {
-            tracing::warn!("a bundle from {:?} is dropped: not an endpoint", head.source);
+            tracing::warn!(
+                source = head.source,
+                "a bundle is dropped: its source is not an endpoint"
+            );
             hold.release();
             return None;
         };
