@@ -244,7 +244,7 @@ pub(crate) enum QueueAction {
     Ls(List),
     /// Show one message with its history.
     Show(Message),
-    /// Try waiting recipients now.
+    /// Try waiting recipients now. What awaits a reply has left: it is repeated by itself, and this says when.
     Retry(Messages),
     /// Stop trying until released.
     Hold(Messages),

@@ -5,6 +5,7 @@ mod message;
 
 use http::Method;
 use lightpost_clock::Clock;
+use lightpost_intake::operator::Changed;
 use serde::de::DeserializeOwned;
 use url::form_urlencoded;
 
@@ -78,10 +79,12 @@ async fn operate(operation: &str, messages: &Messages, output: Output) -> Result
     let mut last = None;
     for id in &messages.ids {
         match apply(&endpoint, operation, id).await {
-            Ok(changed) if output.json => {
-                output.value(&serde_json::json!({"id": id, "operation": operation, "changed": changed}))?;
-            }
-            Ok(changed) => output.line(&format!("{id}: {}", effect(operation, changed)))?,
+            Ok(done) if output.json => output.value(&serde_json::json!({
+                "id": id, "operation": operation, "changed": done.changed, "unchanged": done.unchanged,
+            }))?,
+            Ok(done) => effect(operation, &done)
+                .iter()
+                .try_for_each(|line| output.line(&format!("{id}: {line}")))?,
             Err(failure) if messages.ids.len() == 1 => return Err(failure),
             Err(failure) => {
                 output.failure(&failure);
@@ -108,14 +111,10 @@ fn escaped(id: &str) -> Result<String, Failure> {
     Ok(form_urlencoded::byte_serialize(id.as_bytes()).collect())
 }
 
-async fn apply(endpoint: &Endpoint, operation: &str, id: &str) -> Result<u64, Failure> {
+async fn apply(endpoint: &Endpoint, operation: &str, id: &str) -> Result<Changed, Failure> {
     let id = escaped(id)?;
     let answer = ask(endpoint, Method::POST, &format!("/v1/messages/{id}/{operation}")).await?;
-    let fields: serde_json::Value = read(endpoint, &answer)?;
-    Ok(fields
-        .get("changed")
-        .and_then(serde_json::Value::as_u64)
-        .unwrap_or_default())
+    read(endpoint, &answer)
 }
 
 fn past(operation: &str) -> &'static str {
@@ -127,17 +126,47 @@ fn past(operation: &str) -> &'static str {
     }
 }
 
-fn effect(operation: &str, changed: u64) -> String {
-    match changed {
-        0 => format!("no recipient is in a status that can be {}", past(operation)),
-        1 => format!("1 recipient {}", past(operation)),
-        more => format!("{more} recipients {}", past(operation)),
-    }
+/// What an operation did, and why it left the others: a line each.
+fn effect(operation: &str, done: &Changed) -> Vec<String> {
+    let past = past(operation);
+    let first = match done.changed {
+        0 if done.unchanged.is_empty() => Some(format!("no recipient that could be {past}")),
+        0 => None,
+        1 => Some(format!("1 recipient {past}")),
+        more => Some(format!("{more} recipients {past}")),
+    };
+    let others = done.unchanged.iter().map(|other| {
+        let (recipient, status) = (&other.recipient, listing::word(&other.status));
+        format!("{recipient} is {status} and not {past}: {}", other.why)
+    });
+    first.into_iter().chain(others).collect()
 }
 
 #[cfg(test)]
 mod tests {
-    use super::escaped;
+    use lightpost_intake::operator::{Changed, Unchanged};
+    use lightpost_queue::Status;
+
+    use super::{effect, escaped};
+
+    #[test]
+    fn what_was_done_and_what_was_not() {
+        let awaiting = Unchanged {
+            recipient: "b@moon.example".into(),
+            status: Status::Awaiting,
+            until: None,
+            why: "a reply is awaited".into(),
+        };
+        let line = "b@moon.example is awaiting and not made due now: a reply is awaited";
+        for (changed, unchanged, expected) in [
+            (0, vec![], vec!["no recipient that could be made due now"]),
+            (0, vec![awaiting.clone()], vec![line]),
+            (1, vec![awaiting], vec!["1 recipient made due now", line]),
+            (2, vec![], vec!["2 recipients made due now"]),
+        ] {
+            assert_eq!(effect("retry", &Changed { changed, unchanged }), expected);
+        }
+    }
 
     #[test]
     fn ids_of_every_mta() {

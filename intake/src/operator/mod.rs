@@ -2,6 +2,7 @@
 
 #[cfg(test)]
 mod tests;
+mod unchanged;
 
 use std::sync::Arc;
 
@@ -17,10 +18,11 @@ use axum::{
 };
 use http::{HeaderValue, header};
 use lightpost_clock::Clock;
-use lightpost_queue::{Filter, MessageView, Operation, Status, Store, Totals};
+use lightpost_queue::{Filter, MessageView, Operation, Status, Store, StoreError, Totals};
 use serde::{Deserialize, Serialize};
 use ulid::Ulid;
 
+pub use self::unchanged::Unchanged;
 use crate::{Problem, Tokens, drained};
 
 /// Messages in one page of a listing, unless fewer are asked for; asking for more is refused.
@@ -55,10 +57,13 @@ pub struct Page {
 }
 
 /// What an operation did.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Changed {
     /// Recipients that it fitted.
     pub changed: u64,
+    /// Recipients that it did not fit, and why; those that are done only when it fitted none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unchanged: Vec<Unchanged>,
 }
 
 /// `GET /v1/messages`, `GET /v1/messages/{id}`, `POST /v1/messages/{id}/{operation}`, `GET /v1/totals`, `GET /v1/health`,
@@ -206,19 +211,25 @@ async fn operate(
             )));
         }
     };
-    let apply = async |id| {
+    let apply = async |id| -> Result<Option<Changed>, StoreError> {
         let now = operator.clock.now();
-        operator.store.operate(id, operation, now, &caller.0).await
+        let Some(changed) = operator.store.operate(id, operation, now, &caller.0).await? else {
+            return Ok(None);
+        };
+        let message = operator.store.message(id).await?;
+        let unchanged = message.map(|message| unchanged::unchanged(&message, operation, changed));
+        Ok(Some(Changed {
+            changed,
+            unchanged: unchanged.unwrap_or_default(),
+        }))
     };
     if let Ok(id) = Ulid::from_string(&text)
         && let Some(changed) = apply(id).await?
     {
-        return Ok(Json(Changed { changed }));
+        return Ok(Json(changed));
     }
     let changed = apply(known(&operator, &text).await?).await?;
-    changed
-        .map(|changed| Json(Changed { changed }))
-        .ok_or_else(|| unknown(&text))
+    changed.map(Json).ok_or_else(|| unknown(&text))
 }
 
 async fn totals(State(operator): State<Operator>) -> Result<Json<Totals>, Problem> {

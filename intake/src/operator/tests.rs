@@ -161,6 +161,8 @@ async fn operations_are_done_and_told() {
             (200, Some(changed)),
             "{operation}"
         );
+        let why = (operation == "retry").then_some("it is done");
+        assert_eq!(body["unchanged"][0]["why"].as_str(), why, "{body}");
         let (_, view) = world.get(&format!("/v1/messages/{id}")).await;
         assert_eq!(view["recipients"][0]["status"], status, "{operation}");
     }
