@@ -271,6 +271,36 @@ fn check_warns_of_an_open_key_and_of_a_chain_that_costs_a_round_trip() {
 }
 
 #[test]
+fn check_looks_at_the_database_and_makes_nothing() {
+    let (folder, file) = gateway(0);
+    let output = run(&["check", "--config", &file], b"");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(text.contains("inbox.db (made at the first start)"), "{text}");
+    let made = std::fs::read_dir(folder.path()).unwrap();
+    let made = made.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    assert_eq!(made.filter(|name| name.starts_with("inbox")).count(), 0);
+
+    // With what else is wrong.
+    std::fs::write(
+        folder.path().join("inbox.db"),
+        "a text of some length\n".repeat(50),
+    )
+    .unwrap();
+    std::fs::write(folder.path().join("gw1.moon.example.key"), "no key").unwrap();
+    let output = run(&["check", "--config", &file], b"");
+    assert_eq!(code(&output), 78);
+    let text = errors(&output);
+    assert_eq!(text.lines().count(), 2, "{text}");
+    for expected in [
+        "server.toml: database: ",
+        "inbox.db is no queue of Lightpost: no SQLite database; name a file of its own",
+        "holds no private key",
+    ] {
+        assert!(text.contains(expected), "{expected}: {text}");
+    }
+}
+
+#[test]
 fn check_refuses_a_certificate_that_cannot_be_used() {
     let (folder, file) = gateway(0);
     std::fs::write(folder.path().join("gw1.moon.example.key"), "no key").unwrap();

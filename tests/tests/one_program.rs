@@ -8,13 +8,13 @@
     reason = "the helpers of tests fail tests"
 )]
 
-use std::{fs, time::Duration};
+use std::{fs, os::unix::fs::PermissionsExt, path::Path, process::Command, time::Duration};
 
 use lightpost_tests::{
-    Site, corpus,
+    Site, corpus, peer,
     pki::Authority,
-    process::Signal,
-    programs::Program,
+    process::{self, Signal},
+    programs::{self, Program},
     wait,
     world::{self, ClientSettings, Gateway, GatewaySettings},
 };
@@ -114,4 +114,99 @@ fn a_start_waits_for_one_that_is_ending_and_a_kill_leaves_no_lock() {
     second.start(&site);
     let lock = fs::read_to_string(site.path("client/outbox.db.lock")).unwrap();
     assert_eq!(lock.trim(), second.process().id().to_string());
+}
+
+#[test]
+fn check_looks_at_a_database_that_is_worked_on_and_at_one_that_was_killed() {
+    let site = Site::new();
+    let authority = Authority::new(&site, "ca");
+    let mut client = client(&site, &authority);
+    client.start(&site);
+    // It listens before it has opened the database; an answer says that it has.
+    let id = client.submit(
+        "alice@earth.example",
+        &["bob@moon.example"],
+        &corpus::message("still", b"x\r\n"),
+    );
+    let configuration = client.configuration.display().to_string();
+    let check = || programs::lightpost(&["check", "--json", "--config", &configuration], b"");
+    let holder = format!("process {}", client.process().id());
+    let seen = |finished: process::Finished| -> serde_json::Value {
+        assert!(
+            finished.status.success(),
+            "{}{}",
+            finished.stdout,
+            finished.stderr
+        );
+        serde_json::from_str(&finished.stdout).unwrap()
+    };
+    let found = seen(check());
+    assert!(found["schema"].as_i64() >= Some(8), "{found}");
+    assert_eq!(found["holder"], holder);
+
+    client.kill();
+    let found = seen(check());
+    assert!(found["schema"].as_i64() >= Some(8), "{found}");
+    assert!(found["holder"].is_null(), "{found}");
+    client.start(&site);
+    assert_eq!(client.statuses(&id).len(), 1);
+}
+
+#[test]
+fn check_names_a_folder_and_files_that_the_user_cannot_write() {
+    let site = Site::new();
+    let authority = Authority::new(&site, "ca");
+    let mut client = client(&site, &authority);
+    let binary = programs::public_binary(&site);
+    let configuration = client.configuration.display().to_string();
+    peer::require_root("checking as another user");
+    // The configuration and the certificates can be read, the folder of root's cannot be written.
+    let as_nobody = || {
+        let setpriv = peer::program("/usr/bin/setpriv", "util-linux");
+        let mut command = Command::new(setpriv);
+        command
+            .args(["--reuid", "65534", "--regid", "65534", "--clear-groups"])
+            .arg(&binary)
+            .args(["check", "--config", &configuration]);
+        process::run(&mut command, b"")
+    };
+    make_readable(site.folder());
+    let refused = as_nobody();
+    println!("{}", refused.stderr);
+    assert_eq!(refused.status.code(), Some(78), "{}", refused.stderr);
+    for expected in [
+        ": database: ",
+        "/client cannot be written by this user (",
+        "check as that user",
+    ] {
+        assert!(
+            refused.stderr.contains(expected),
+            "{expected}: {}",
+            refused.stderr
+        );
+    }
+    client.start(&site);
+    client.stop();
+    fs::set_permissions(site.path("client"), fs::Permissions::from_mode(0o777)).unwrap();
+    let refused = as_nobody();
+    assert!(
+        refused
+            .stderr
+            .contains("client/outbox.db cannot be written by this user ("),
+        "{}",
+        refused.stderr
+    );
+}
+
+/// Lets everybody read what is in a folder.
+fn make_readable(folder: &Path) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            make_readable(&path);
+        } else {
+            let mode = fs::metadata(&path).unwrap().permissions().mode();
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode | 0o044)).unwrap();
+        }
+    }
 }

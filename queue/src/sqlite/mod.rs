@@ -5,6 +5,7 @@
 //! - [`writer`]: commands in batches, one transaction each; [`tx`] is that transaction, [`memory`] what is known between two of them
 //! - [`enqueue`], [`claim`], [`settle`], [`mod@notice`], [`operate`]: what the commands do
 //! - [`read`], [`view`]: the way out
+//! - [`mod@inspect`]: a look at the file that changes nothing
 
 mod carried;
 mod claim;
@@ -12,6 +13,7 @@ mod enqueue;
 mod error;
 mod fresh;
 mod insert;
+pub mod inspect;
 mod lock;
 mod memory;
 mod notice;

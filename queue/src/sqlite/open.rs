@@ -17,10 +17,10 @@ use sqlx::{
 use super::{error, room};
 use crate::StoreError;
 
-static MIGRATIONS: Migrator = sqlx::migrate!("../migrations/sqlite");
+pub(super) static MIGRATIONS: Migrator = sqlx::migrate!("../migrations/sqlite");
 
 /// How long a connection waits for another process's lock.
-const BUSY: Duration = Duration::from_secs(5);
+pub(super) const BUSY: Duration = Duration::from_secs(5);
 
 fn options(path: &Path) -> SqliteConnectOptions {
     SqliteConnectOptions::new()

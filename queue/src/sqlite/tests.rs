@@ -2,6 +2,7 @@
 
 mod faults;
 mod held;
+mod inspect;
 mod memory;
 mod model;
 mod plans;

@@ -16,7 +16,7 @@ use crate::{
     contract::{self, Shared, at, claim, ids, put, settlement, simple, submission},
 };
 
-async fn run(path: &Path, statement: &str) {
+pub(super) async fn run(path: &Path, statement: &str) {
     let mut connection = open::writing(path).await.unwrap();
     sqlx::query(AssertSqlSafe(statement))
         .execute(&mut connection)

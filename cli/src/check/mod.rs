@@ -1,9 +1,12 @@
 //! `lightpost check`: everything that is wrong with a configuration file, at once.
 
+mod database;
+
 use std::path::Path;
 
 use lightpost_clock::Clock;
 use lightpost_config::{Problem, Problems};
+use lightpost_queue::sqlite::inspect::Inspection;
 use lightpost_server::Warning;
 use serde_json::json;
 
@@ -22,6 +25,15 @@ pub(crate) enum Loaded {
     Server(Box<lightpost_server::Config>),
 }
 
+impl Loaded {
+    fn database(&self) -> &Path {
+        match self {
+            Self::Client(config) => &config.database,
+            Self::Server(config) => &config.database,
+        }
+    }
+}
+
 /// Why there is no configuration.
 pub(crate) enum Unusable {
     /// These problems.
@@ -33,15 +45,28 @@ pub(crate) enum Unusable {
 /// Runs the command.
 pub(crate) fn run(options: &Check, output: Output) -> Result<(), Failure> {
     match load(&options.config, options.program) {
-        Ok(loaded) => match warnings(&options.config, &loaded) {
-            Ok(mut warnings) => {
-                warnings.extend(secrets::open_to_all(&options.config));
-                summary(&options.config, &loaded, &warnings, output)
-            }
-            Err(problems) => refuse(&problems, output),
-        },
+        Ok(loaded) => look(&options.config, &loaded, output),
         Err(Unusable::Unknown(failure)) => Err(failure),
         Err(Unusable::Problems(problems)) => refuse(&problems, output),
+    }
+}
+
+/// What a configuration names: certificates, secrets, the database.
+fn look(file: &Path, loaded: &Loaded, output: Output) -> Result<(), Failure> {
+    let database = database::look(loaded.database())?;
+    match (warnings(file, loaded), database) {
+        (Ok(mut warnings), Ok(database)) => {
+            warnings.extend(secrets::open_to_all(file));
+            summary(file, loaded, &database, &warnings, output)
+        }
+        (certificates, database) => {
+            let certificates = certificates.err().into_iter().flat_map(|it| it.problems);
+            let problems = Problems {
+                file: file.to_owned(),
+                problems: database.err().into_iter().chain(certificates).collect(),
+            };
+            refuse(&problems, output)
+        }
     }
 }
 
@@ -176,21 +201,32 @@ pub(crate) fn insist(file: &Path, program: Program) -> Result<(), Failure> {
     ))
 }
 
-fn summary(file: &Path, loaded: &Loaded, warnings: &[Warning], output: Output) -> Result<(), Failure> {
-    let (program, name, database) = match loaded {
-        Loaded::Client(config) => ("client", &config.name, &config.database),
-        Loaded::Server(config) => ("server", &config.name, &config.database),
+fn summary(
+    file: &Path,
+    loaded: &Loaded,
+    found: &Inspection,
+    warnings: &[Warning],
+    output: Output,
+) -> Result<(), Failure> {
+    let (program, name) = match loaded {
+        Loaded::Client(config) => ("client", &config.name),
+        Loaded::Server(config) => ("server", &config.name),
     };
+    let database = loaded.database();
     if output.json {
         return output.value(&json!({
-            "ok": true, "file": file, "program": program, "name": name, "database": database, "warnings": warnings,
+            "ok": true, "file": file, "program": program, "name": name, "database": database,
+            "schema": database::version(found), "holder": found.holder, "warnings": warnings,
         }));
     }
     let ok = output.paint(Tone::Good, "ok");
     output.line(&format!("{}: {ok}, a {program}'s configuration", file.display()))?;
     for (label, value) in [
         ("name", name.clone()),
-        ("database", database.display().to_string()),
+        (
+            "database",
+            format!("{} ({})", database.display(), database::told(found)),
+        ),
     ] {
         output.line(&format!(
             "  {} {value}",
