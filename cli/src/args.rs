@@ -363,8 +363,8 @@ pub(crate) struct Decode {
 
 #[derive(Args, Debug)]
 pub(crate) struct Demo {
-    /// The one-way light time.
-    #[arg(long, value_name = "TIME", default_value = "8s", value_parser = duration)]
+    /// The one-way light time, at most a day.
+    #[arg(long, value_name = "TIME", default_value = "8s", value_parser = light_time)]
     pub(crate) owlt: Duration,
     /// The link's rate, each way.
     #[arg(long, value_name = "RATE", default_value = "1Mbit/s", value_parser = rate)]
@@ -392,18 +392,29 @@ pub(crate) enum Carrier {
     Bundle,
 }
 
-fn duration(text: &str) -> Result<Duration, String> {
-    lightpost_config_duration(text).ok_or_else(|| "write a duration such as 1.3s, 8s or 22m".into())
+/// The longest light time of the demo, which takes as long as it says.
+const LONGEST: Duration = Duration::from_secs(86_400);
+
+fn light_time(text: &str) -> Result<Duration, String> {
+    match duration(text) {
+        None => Err("write a duration with its unit, such as 1.3s, 8s or 22m".into()),
+        Some(time) if time.is_zero() => {
+            Err("light takes some time; write one such as 1.3s, 8s or 22m".into())
+        }
+        Some(time) if time > LONGEST => {
+            Err("the demo takes as long as light does; write a day (1d) or less, such as 8s".into())
+        }
+        Some(time) => Ok(time),
+    }
 }
 
 /// A duration as configuration files write it; the reader there works on TOML values only.
-fn lightpost_config_duration(text: &str) -> Option<Duration> {
-    let quoted = format!("at = {:?}", text);
+fn duration(text: &str) -> Option<Duration> {
+    let quoted = format!("at = {text:?}");
     let read = lightpost_config::read_text(std::path::Path::new("--owlt"), &quoted, |root| {
         root.get::<Duration>("at")
     });
     read.ok()
-        .filter(|span| !span.is_zero() && *span <= Duration::from_secs(86_400))
 }
 
 fn rate(text: &str) -> Result<Rate, String> {
@@ -474,8 +485,16 @@ mod tests {
 
     #[test]
     fn figures_of_the_demo() {
-        assert_eq!(duration("1.3s"), Ok(Duration::from_millis(1300)));
-        assert!(duration("8").is_err() && duration("0s").is_err());
+        assert_eq!(light_time("1.3s"), Ok(Duration::from_millis(1300)));
+        assert_eq!(light_time("1d"), Ok(LONGEST));
+        for (text, expected) in [
+            ("8", "with its unit"),
+            ("0s", "light takes some time"),
+            ("999d", "a day (1d) or less"),
+        ] {
+            let said = light_time(text).unwrap_err();
+            assert!(said.contains(expected), "{text}: {said}");
+        }
         assert!(loss("0.6").is_err() && loss("0.01").is_ok());
         assert!(rate("fast").is_err());
     }

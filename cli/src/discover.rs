@@ -48,7 +48,10 @@ fn failure(error: &DiscoveryError) -> Failure {
             "mail for it is returned; add the record or name `gateways` in its [[route]]",
         ),
         DiscoveryError::Unusable { .. } => (code::DATAERR, "mail for it is returned; mend the records"),
-        DiscoveryError::Silent { .. } => (code::TEMPFAIL, "mail for it waits; see that the resolver answers"),
+        DiscoveryError::Silent { .. } => (
+            code::TEMPFAIL,
+            "mail for this domain waits until the resolver answers; start it, or name another with `servers` in [resolver]",
+        ),
         _ => (code::UNAVAILABLE, ""),
     };
     Failure::new(code, error.to_string(), remedy)

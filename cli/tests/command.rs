@@ -314,6 +314,61 @@ fn check_refuses_a_certificate_that_cannot_be_used() {
 }
 
 #[test]
+fn a_resolver_that_is_down_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("client.toml");
+    // Taken, and nobody answers there.
+    let silent = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let address = silent.local_addr().unwrap();
+    let text = format!(
+        "name = \"relay.earth.example\"\ndatabase = \"outbox.db\"\n[ingest]\nlisten = \"127.0.0.1:8025\"\n\
+         [resolver]\nservers = [\"{address}\"]\ntimeout = \"500ms\"\n[local]\naddress = \"127.0.0.1:25\"\n\
+         [path.moon]\none_way_min = \"1.2s\"\none_way_max = \"1.4s\"\nrate_up = \"1Mbit/s\"\nrate_down = \"1Mbit/s\"\n\
+         [[route]]\ndomain = \"moon.example\"\npath = \"moon\"\n"
+    );
+    std::fs::write(&file, text).unwrap();
+    let file = file.to_str().unwrap();
+    let output = run(&["discover", "moon.example", "--config", file], b"");
+    assert_eq!(code(&output), 75, "{}", errors(&output));
+    assert_eq!(
+        errors(&output),
+        format!(
+            "lightpost: _bsmtp._https.moon.example cannot be looked up at {address}: no answer within 0.5s; mail for this domain waits until the \
+             resolver answers; start it, or name another with `servers` in [resolver]\n"
+        )
+    );
+}
+
+#[test]
+fn what_is_there_twice_and_a_light_time_that_is_too_long() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("client.toml");
+    std::fs::write(
+        &file,
+        "name = \"a.example\"\n[ingest]\nlisten = \"127.0.0.1:8025\"\n\nlisten = \"[::1]:8025\"\n",
+    )
+    .unwrap();
+    let file = file.to_str().unwrap();
+    let output = run(&["check", "--config", file], b"");
+    assert_eq!(code(&output), 78);
+    assert_eq!(
+        errors(&output),
+        format!(
+            "lightpost: {file}:5: ingest.listen: is there twice, first in line 3; remove one of the two\n"
+        )
+    );
+    let output = run(&["demo", "--owlt", "999d"], b"");
+    assert_eq!(code(&output), 64);
+    let text = errors(&output);
+    assert!(
+        text.contains(
+            "'999d' for '--owlt <TIME>': the demo takes as long as light does; write a day (1d) or less"
+        ),
+        "{text}"
+    );
+}
+
+#[test]
 fn bsmtp_there_and_back() {
     let mail = b"Subject: x\r\n\r\n.\r\n..\r\nend\r\n";
     let encoded = run(

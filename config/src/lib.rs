@@ -6,6 +6,7 @@
 
 mod problem;
 mod section;
+mod syntax;
 mod value;
 
 pub use problem::{Problem, Problems};

@@ -11,7 +11,7 @@ use toml::{
     de::{DeTable, DeValue},
 };
 
-use crate::{Problem, Problems, Value};
+use crate::{Problem, Problems, Value, syntax};
 
 /// Reads `file` with `walk`, which builds the configuration from the root section.
 ///
@@ -46,13 +46,8 @@ pub fn read_text<T>(
         problems: RefCell::default(),
     };
     for error in errors {
-        let line = error.span().map(|span| document.line(span.start));
-        document.note(
-            line,
-            "",
-            error.message().to_owned(),
-            "mend the TOML syntax".into(),
-        );
+        let problem = syntax::problem(text, error.span(), error.message());
+        document.problems.borrow_mut().push(problem);
     }
     let mut value = None;
     if document.problems.borrow().is_empty() {

@@ -8,6 +8,7 @@ use hickory_resolver::{
     net::{DnsError, NetError, runtime::TokioRuntimeProvider},
     proto::rr::{Name, RData, RecordType},
 };
+use lightpost_config::duration_text;
 
 use super::{ipn, uri};
 use crate::config::Resolver;
@@ -54,6 +55,8 @@ const POSITIVE_MOST: Duration = Duration::from_secs(86_400);
 pub(crate) struct Questions {
     resolver: TokioResolver,
     timeout: Duration,
+    /// Who is asked, in words.
+    servers: String,
 }
 
 /// A resolver that asks the servers of `[resolver]`.
@@ -86,6 +89,14 @@ impl Questions {
         Ok(Self {
             resolver: builder.build()?,
             timeout: settings.timeout,
+            servers: match settings.servers.as_slice() {
+                [] => "the name server of /etc/resolv.conf".into(),
+                some => some
+                    .iter()
+                    .map(ToString::to_string)
+                    .collect::<Vec<_>>()
+                    .join(", "),
+            },
         })
     }
 
@@ -144,8 +155,8 @@ impl Questions {
             .await
         {
             Ok(Ok(lookup)) => lookup,
-            Ok(Err(error)) => return failed(&error),
-            Err(_) => return Answer::Silent("the resolver did not answer in time".into()),
+            Ok(Err(error)) => return self.failed(&error),
+            Err(_) => return self.silent(&NetError::Timeout),
         };
         let mut ttl = POSITIVE_MOST;
         let mut found = Vec::new();
@@ -160,21 +171,32 @@ impl Questions {
         }
         Answer::Records(found, ttl)
     }
-}
 
-fn failed<T>(error: &NetError) -> Answer<T> {
-    match error {
-        NetError::Dns(DnsError::NoRecordsFound(none)) => {
-            let ttl = none
-                .negative_ttl
-                .map_or(NEGATIVE_DEFAULT, |seconds| Duration::from_secs(seconds.into()));
-            let nothing = if error.is_nx_domain() {
-                Nothing::Name
-            } else {
-                Nothing::Data
-            };
-            Answer::Nothing(nothing, ttl.min(NEGATIVE_MOST))
-        }
-        other => Answer::Silent(other.to_string()),
+    fn failed<T>(&self, error: &NetError) -> Answer<T> {
+        let NetError::Dns(DnsError::NoRecordsFound(none)) = error else {
+            return self.silent(error);
+        };
+        let ttl = none
+            .negative_ttl
+            .map_or(NEGATIVE_DEFAULT, |seconds| Duration::from_secs(seconds.into()));
+        let nothing = if error.is_nx_domain() {
+            Nothing::Name
+        } else {
+            Nothing::Data
+        };
+        Answer::Nothing(nothing, ttl.min(NEGATIVE_MOST))
+    }
+
+    /// Who did not answer, and how.
+    fn silent<T>(&self, error: &NetError) -> Answer<T> {
+        let how = match error {
+            NetError::Timeout => format!("no answer within {}", duration_text(self.timeout)),
+            NetError::NoConnections => "cannot be reached".to_owned(),
+            NetError::Io(error) => error.to_string(),
+            NetError::Dns(DnsError::ResponseCode(code)) => format!("answers \"{code}\""),
+            NetError::Dns(DnsError::DnssecBogus) => "its answer does not stand DNSSEC's test".to_owned(),
+            other => other.to_string(),
+        };
+        Answer::Silent(format!("{}: {how}", self.servers))
     }
 }

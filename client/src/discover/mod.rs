@@ -90,11 +90,11 @@ pub enum DiscoveryError {
         why: UriError,
     },
     /// The resolver is silent, and nothing is known from before. To be tried again.
-    #[error("{owner} cannot be looked up: {why}")]
+    #[error("{owner} cannot be looked up at {why}")]
     Silent {
         /// The name that was asked for.
         owner: String,
-        /// What happened.
+        /// At which name servers, and what happened.
         why: String,
     },
 }
@@ -394,7 +394,7 @@ impl Hosts for Discovery {
             Known::Fresh(addresses) | Known::Stale(addresses) => Ok(addresses),
             Known::Nothing(Nothing::Name) => Err(format!("the host {host} does not exist (NXDOMAIN)")),
             Known::Nothing(Nothing::Data) => Err(format!("the host {host} has no address (NODATA)")),
-            Known::Silent(why) => Err(format!("the host {host} cannot be looked up: {why}")),
+            Known::Silent(why) => Err(format!("the host {host} cannot be looked up at {why}")),
         }
     }
 }
