@@ -171,8 +171,10 @@ impl Client {
         let (accepting, sending) = (CancellationToken::new(), CancellationToken::new());
         let mut workers = JoinSet::new();
         let reporter = reporter(&config, &store);
+        let gateways = Arc::new(dispatch::Gateways::default());
         workers.spawn(dispatch::run(dispatch::Parts {
             reporter: reporter.clone(),
+            gateways: gateways.clone(),
             config: config.clone(),
             store: store.clone(),
             discovery: discovery.clone(),
@@ -190,7 +192,7 @@ impl Client {
             clock: clock.clone(),
             screen,
         });
-        let router = ingest::router(acceptance.clone());
+        let router = ingest::router(acceptance.clone(), gateways);
         let mut listeners = JoinSet::new();
         for plain in tcp.map(Plain::Tcp).into_iter().chain(unix.map(Plain::Unix)) {
             listeners.spawn(serve_plain(

@@ -158,6 +158,10 @@ pub trait Store: Send + Sync + 'static {
     ) -> Result<Option<u64>, StoreError>;
     /// Counts.
     async fn totals(&self) -> Result<Totals, StoreError>;
+    /// When the oldest message was accepted that is not done.
+    async fn oldest(&self) -> Result<Option<Timestamp>, StoreError>;
+    /// How many lines histories got from this process since it opened the store, by [`EventView::kind`].
+    fn events(&self) -> Vec<(&'static str, u64)>;
     /// Removes messages whose recipients are all done since before `done_before`, and request keys that expired before `now`.
     /// Bounded work per call; returns how many messages went.
     async fn purge(&self, done_before: Timestamp, now: Timestamp) -> Result<u64, StoreError>;

@@ -154,7 +154,7 @@ impl Server {
         };
         tasks.spawn(quic.serve(router, clock.clone(), stop.clone()));
         let admin_address = admin.address;
-        admin.serve(&config, &store, &clock, &stop, &mut tasks);
+        admin.serve(&config, &store, &onward, &clock, &stop, &mut tasks);
         tasks.spawn(housekeeping::run(
             store.clone(),
             clock.clone(),
@@ -326,13 +326,19 @@ impl AdminListeners {
         self,
         config: &Config,
         store: &Arc<dyn Store>,
+        onward: &onward::Onward,
         clock: &Clock,
         stop: &CancellationToken,
         tasks: &mut JoinSet<()>,
     ) {
         let Some(admin) = &config.admin else { return };
         // A Unix socket is guarded by its folder; tokens guard what others can reach.
-        let router = admin_router(store, clock, admin.tokens.clone().map(Arc::new));
+        let router = admin_router(Operator {
+            store: store.clone(),
+            clock: clock.clone(),
+            tokens: admin.tokens.clone().map(Arc::new),
+            measured: Some(onward.measured()),
+        });
         let tcp = self.tcp.map(Plain::Tcp);
         for listener in tcp.into_iter().chain(self.unix.map(Plain::Unix)) {
             tasks.spawn(web::serve_plain(
@@ -345,18 +351,10 @@ impl AdminListeners {
     }
 }
 
-fn admin_router(
-    store: &Arc<dyn Store>,
-    clock: &Clock,
-    tokens: Option<Arc<lightpost_intake::Tokens>>,
-) -> Router {
-    operator::routes(Operator {
-        store: store.clone(),
-        clock: clock.clone(),
-        tokens,
-    })
-    .fallback(operator::not_found)
-    .method_not_allowed_fallback(operator::method_not_allowed)
+fn admin_router(operator: Operator) -> Router {
+    operator::routes(operator)
+        .fallback(operator::not_found)
+        .method_not_allowed_fallback(operator::method_not_allowed)
 }
 
 /// Binds a Unix socket for its owner and group; one that a dead process left behind is replaced, one that answers and what is

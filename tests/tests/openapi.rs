@@ -77,7 +77,7 @@ fn the_client_answers_as_openapi_yaml_says() {
     );
     conforms(
         &format!("http://{}", client.api),
-        &["--include-path-regex", "^/v1/"],
+        &["--include-path-regex", "^/(v1/|metrics)"],
         &[],
     );
 }

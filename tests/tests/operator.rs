@@ -1,4 +1,4 @@
-//! What an operator's commands say of mail that they cannot change.
+//! What an operator's commands say of mail that they cannot change, and what monitoring sees.
 
 #![allow(
     clippy::unwrap_used,
@@ -12,9 +12,11 @@ use std::time::Duration;
 use lightpost_tests::{
     Site, corpus,
     dovecot::Dovecot,
+    http::Request,
     pki::Authority,
     process::Signal,
     programs::{self, Program},
+    wait,
     world::{self, ClientSettings, Gateway, GatewaySettings},
 };
 
@@ -74,4 +76,86 @@ fn a_retry_of_what_awaits_its_reply_says_until_when_and_changes_nothing() {
 
     gateway.program.process().signal(Signal::Continue);
     client.wait_status(&second, "delivered", SOON);
+}
+
+/// The value of a sample of `/metrics`.
+fn sample(program: &Program, name: &str) -> Option<f64> {
+    let answer = program.ask(&Request::get("/metrics")).unwrap();
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    assert_eq!(
+        answer.header("content-type"),
+        Some("text/plain; version=0.0.4; charset=utf-8")
+    );
+    let text = answer.text();
+    let mut values = text
+        .lines()
+        .filter_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    let value = values.next().map(|value| value.parse().unwrap());
+    assert_eq!(values.next(), None, "{name} is there twice:\n{text}");
+    value
+}
+
+#[test]
+fn prometheus_sees_mail_wait_and_arrive() {
+    let site = Site::new();
+    let authority = Authority::new(&site, "ca");
+    let dovecot = Dovecot::start(&site, "dovecot", &[BOB]);
+    let settings = GatewaySettings::new("gw1.moon.example", &["moon.example"], dovecot.lmtp);
+    let mut gateway = Gateway::start(&site, &authority, &settings);
+    let mut settings = ClientSettings::discovering(site.socket(), &[]);
+    settings.path = "reply_within = \"5m\"\n".into();
+    settings
+        .routes
+        .push(("moon.example".into(), vec![gateway.uri_by_address()]));
+    let mut client = world::client(&site, &authority, &settings);
+    client.start(&site);
+    let oldest = "lightpost_queue_oldest_message_timestamp_seconds";
+    let accepted = "lightpost_queue_events_total{event=\"accepted\"}";
+    let delivered = "lightpost_queue_events_total{event=\"delivered\"}";
+    assert_eq!(sample(&client, accepted), Some(0.0));
+    assert_eq!(sample(&client, oldest), None);
+
+    let id = client.submit(ALICE, &[BOB], &corpus::message("first", b"x\r\n"));
+    client.wait_status(&id, "delivered", SOON);
+    dovecot.wait_mails(BOB, 1);
+    for program in [&client, &gateway.program] {
+        wait::until("the delivery is counted", SOON, || {
+            sample(program, delivered) == Some(1.0)
+        });
+        assert_eq!(sample(program, accepted), Some(1.0));
+        assert_eq!(sample(program, oldest), None);
+        assert_eq!(
+            sample(program, "lightpost_queue_recipients{status=\"delivered\"}"),
+            Some(1.0)
+        );
+        assert_eq!(sample(program, "lightpost_queue_messages"), Some(0.0));
+    }
+    let server = format!("{{server=\"{}\"}}", dovecot.lmtp);
+    assert_eq!(
+        sample(&gateway.program, &format!("lightpost_server_up{server}")),
+        Some(1.0)
+    );
+    let labels = format!("{{gateway=\"{}\"}}", gateway.uri_by_address());
+    let reply = format!("lightpost_gateway_last_reply_timestamp_seconds{labels}");
+    let first = sample(&client, &reply).unwrap();
+    assert!(first > 1.7e9, "{first}");
+
+    // One that has left and has no reply.
+    gateway.program.process().signal(Signal::Stop);
+    let id = client.submit(ALICE, &[BOB], &corpus::message("second", b"x\r\n"));
+    client.wait_status(&id, "awaiting", SOON);
+    assert_eq!(
+        sample(&client, &format!("lightpost_gateway_up{labels}")),
+        Some(1.0)
+    );
+    let flight = format!("lightpost_gateway_exchanges_in_flight{labels}");
+    assert_eq!(sample(&client, &flight), Some(1.0));
+    assert!(sample(&client, &format!("lightpost_gateway_octets_in_flight{labels}")) > Some(0.0));
+    assert!(sample(&client, oldest) >= Some(first.floor() - 1.0));
+    gateway.program.process().signal(Signal::Continue);
+    client.wait_status(&id, "delivered", SOON);
+    wait::until("nothing is in flight", SOON, || {
+        sample(&client, &flight) == Some(0.0)
+    });
+    assert!(sample(&client, &reply) > Some(first));
 }

@@ -14,6 +14,7 @@ use std::{
 
 use jiff::Timestamp;
 use lightpost_clock::{Clock, add};
+use lightpost_intake::operator::metrics::{Exposition, Kind, Measured, seconds};
 use lightpost_queue::schedule::Policy;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
@@ -66,6 +67,8 @@ struct Health {
     /// As long as others serve.
     aside: Timestamp,
     probing: bool,
+    /// When it answered last.
+    answered: Option<Timestamp>,
 }
 
 /// How long somebody who may send one exchange waits for the right to send more together with it.
@@ -140,6 +143,12 @@ impl Gateway {
     pub(crate) fn reached(&self) {
         self.health().failures = 0;
         self.changed.notify_waiters();
+    }
+
+    /// A reply of the gateway came.
+    pub(crate) fn answered(&self, now: Timestamp) {
+        let mut health = self.health();
+        health.answered = health.answered.max(Some(now));
     }
 
     /// The gateway cannot be used now. Exchanges that fail together count once.
@@ -219,6 +228,43 @@ impl Gateways {
         let gateway = Arc::new(Gateway::new(concurrency));
         gateways.insert(url.to_owned(), gateway.clone());
         gateway
+    }
+}
+
+impl Measured for Gateways {
+    fn measure(&self, exposition: &mut Exposition) {
+        let gateways = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let mut gateways: Vec<(String, Arc<Gateway>)> = gateways.into_iter().collect();
+        gateways.sort_by(|one, other| one.0.cmp(&other.0));
+        let each = || {
+            gateways
+                .iter()
+                .map(|(url, gateway)| (vec![("gateway", url.as_str())], gateway))
+        };
+        exposition.metric(
+            "lightpost_gateway_up",
+            Kind::Gauge,
+            "Whether a gateway was reached when it was tried last.",
+            each().map(|(labels, gateway)| (labels, u8::from(gateway.healthy()))),
+        );
+        exposition.metric(
+            "lightpost_gateway_exchanges_in_flight",
+            Kind::Gauge,
+            "Exchanges that have left, or are about to, and have no reply yet.",
+            each().map(|(labels, gateway)| (labels, gateway.line.busy().0)),
+        );
+        exposition.metric(
+            "lightpost_gateway_octets_in_flight",
+            Kind::Gauge,
+            "Octets of the mails in them.",
+            each().map(|(labels, gateway)| (labels, gateway.line.busy().1)),
+        );
+        exposition.metric(
+            "lightpost_gateway_last_reply_timestamp_seconds",
+            Kind::Gauge,
+            "When a gateway replied last; absent when it has not since the start.",
+            each().filter_map(|(labels, gateway)| Some((labels, seconds(gateway.health().answered?)))),
+        );
     }
 }
 

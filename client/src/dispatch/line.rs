@@ -18,6 +18,8 @@ const UNSEEN: usize = 64;
 #[derive(Debug, Default)]
 pub(crate) struct Line {
     octets: Arc<AtomicU64>,
+    /// Each has a share in this.
+    exchanges: Arc<()>,
     custody: Mutex<Custody>,
 }
 
@@ -33,6 +35,7 @@ struct Custody {
 pub(crate) struct Load {
     octets: u64,
     line: Arc<AtomicU64>,
+    _exchange: Arc<()>,
 }
 
 impl Drop for Load {
@@ -45,8 +48,18 @@ impl Line {
     /// Adds `octets`; the first part is what was there before.
     pub(crate) fn enter(&self, octets: u64) -> (u64, Load) {
         let ahead = self.octets.fetch_add(octets, Ordering::Relaxed);
-        let line = self.octets.clone();
-        (ahead, Load { octets, line })
+        let load = Load {
+            octets,
+            line: self.octets.clone(),
+            _exchange: self.exchanges.clone(),
+        };
+        (ahead, load)
+    }
+
+    /// Exchanges on it, and their octets.
+    pub(crate) fn busy(&self) -> (usize, u64) {
+        let exchanges = Arc::strong_count(&self.exchanges).saturating_sub(1);
+        (exchanges, self.octets.load(Ordering::Relaxed))
     }
 
     /// Counts an exchange that a carrier holds until it is answered, or `until`.
@@ -81,6 +94,7 @@ mod tests {
         assert_eq!(ahead, 0);
         let (ahead, second) = line.enter(5);
         assert_eq!(ahead, 10);
+        assert_eq!(line.busy(), (2, 15));
         drop(first);
         assert_eq!(line.enter(0).0, 5);
         let (now, id) = (Timestamp::UNIX_EPOCH, Ulid::from_parts(1, 1));
@@ -88,6 +102,7 @@ mod tests {
         assert_eq!(line.enter(0).0, 5, "a carrier holds it");
         line.answered(id);
         assert_eq!(line.enter(0).0, 0);
+        assert_eq!(line.busy(), (0, 0));
     }
 
     #[test]

@@ -44,8 +44,8 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+pub(crate) use self::gateway::Gateways;
 use self::{
-    gateway::Gateways,
     settle::{Fate, Settler, Verdict},
     worker::Ended,
 };
@@ -81,7 +81,7 @@ pub(crate) struct Shared {
     pub(crate) stop: CancellationToken,
     /// Ends exchanges that wait for a connection or a reply, after `stop`.
     leave_open: CancellationToken,
-    gateways: Gateways,
+    gateways: Arc<Gateways>,
     working: Semaphore,
     /// Destinations of which nothing can leave, and since when nobody looked through what is due.
     parked: Mutex<HashMap<String, Timestamp>>,
@@ -119,6 +119,7 @@ pub(crate) struct Parts {
     pub(crate) transport: Arc<dyn Transport>,
     pub(crate) local: Target,
     pub(crate) reporter: Reporter,
+    pub(crate) gateways: Arc<Gateways>,
     pub(crate) clock: Clock,
     pub(crate) stop: CancellationToken,
 }
@@ -144,7 +145,7 @@ pub(crate) async fn run(parts: Parts) {
         clock: parts.clock,
         stop: parts.stop,
         leave_open: CancellationToken::new(),
-        gateways: Gateways::default(),
+        gateways: parts.gateways,
         working: Semaphore::new(WORKERS),
         parked: Mutex::default(),
         verdicts,

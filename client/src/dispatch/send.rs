@@ -316,6 +316,7 @@ impl Shared {
 
     pub(crate) async fn replied(&self, job: Job, reply: &Reply) {
         let now = self.clock.now();
+        job.group.gateway.answered(now);
         let meaning = judge(reply, now);
         match meaning {
             Meaning::Accepted(refused) => {

@@ -24,7 +24,7 @@ use http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use lightpost_clock::add;
 use lightpost_intake::{
     BodyReader, Encoding, Problem, ReadLimits, Tokens, fields, operator,
-    operator::{Caller, Operator},
+    operator::{Caller, Operator, metrics::Measured},
     problem,
 };
 use lightpost_mail::bsmtp;
@@ -52,13 +52,14 @@ impl Deref for Ingestion {
 }
 
 /// The routes of ingestion together with those for the operator.
-pub(crate) fn router(acceptance: Arc<Acceptance>) -> Router {
+pub(crate) fn router(acceptance: Arc<Acceptance>, measured: Arc<dyn Measured>) -> Router {
     let settings = &acceptance.config.ingest;
     let tokens: Option<Arc<Tokens>> = settings.tokens.clone().map(Arc::new);
     let operator = Operator {
         store: acceptance.store.clone(),
         clock: acceptance.clock.clone(),
         tokens: tokens.clone(),
+        measured: Some(measured),
     };
     let ingestion = Arc::new(Ingestion {
         uploads: Semaphore::new(settings.concurrency),

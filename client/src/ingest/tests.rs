@@ -53,13 +53,16 @@ impl Bench {
             Arc::new(SqliteStore::open(&config.database, clock.clone()).await.unwrap());
         let discovery = Arc::new(Discovery::new(&config, clock.clone()).unwrap());
         Self {
-            router: router(Arc::new(Acceptance {
-                config,
-                store: store.clone(),
-                discovery,
-                clock,
-                screen: None,
-            })),
+            router: router(
+                Arc::new(Acceptance {
+                    config,
+                    store: store.clone(),
+                    discovery,
+                    clock,
+                    screen: None,
+                }),
+                Arc::new(crate::dispatch::Gateways::default()),
+            ),
             store,
             _folder: folder,
         }

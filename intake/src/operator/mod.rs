@@ -1,5 +1,6 @@
 //! What an operator asks of a queue and does to it, over HTTP. The same routes serve outbox and inbox.
 
+pub mod metrics;
 #[cfg(test)]
 mod tests;
 mod unchanged;
@@ -22,6 +23,7 @@ use lightpost_queue::{Filter, MessageView, Operation, Status, Store, StoreError,
 use serde::{Deserialize, Serialize};
 use ulid::Ulid;
 
+use self::metrics::Measured;
 pub use self::unchanged::Unchanged;
 use crate::{Problem, Tokens, drained};
 
@@ -40,6 +42,8 @@ pub struct Operator {
     pub clock: Clock,
     /// Who may ask; everybody when `None` (loopback, Unix socket).
     pub tokens: Option<Arc<Tokens>>,
+    /// What has figures beside the queue's.
+    pub measured: Option<Arc<dyn Measured>>,
 }
 
 /// Who asks: the token's name, or `operator`. Put into the request's extensions by [`guard`].
@@ -66,7 +70,7 @@ pub struct Changed {
     pub unchanged: Vec<Unchanged>,
 }
 
-/// `GET /v1/messages`, `GET /v1/messages/{id}`, `POST /v1/messages/{id}/{operation}`, `GET /v1/totals`, `GET /v1/health`,
+/// `GET /v1/messages`, `GET /v1/messages/{id}`, `POST /v1/messages/{id}/{operation}`, `GET /v1/totals`, `GET /v1/health`, `GET /metrics`,
 /// all behind [`guard`]. Has no fallback; can be merged with further routes of the same paths.
 pub fn routes(operator: Operator) -> Router {
     let tokens = operator.tokens.clone();
@@ -76,6 +80,7 @@ pub fn routes(operator: Operator) -> Router {
         .route("/v1/messages/{id}/{operation}", post(operate))
         .route("/v1/totals", get(totals))
         .route("/v1/health", get(health))
+        .route("/metrics", get(metrics::metrics))
         .with_state(operator);
     guard(router, tokens)
 }

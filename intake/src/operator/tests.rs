@@ -66,7 +66,13 @@ impl World {
             charges: Vec::new(),
         };
         store.enqueue(submission).await.unwrap();
-        let router = routes(Operator { store, clock, tokens }).fallback(not_found);
+        let router = routes(Operator {
+            store,
+            clock,
+            tokens,
+            measured: None,
+        })
+        .fallback(not_found);
         Self {
             router,
             ids,

@@ -2,6 +2,7 @@
 
 mod claims;
 mod intake;
+mod monitoring;
 mod notices;
 mod operations;
 mod outcomes;
@@ -19,7 +20,7 @@ use crate::{
     NewRecipient, RecipientId, RequestKey, Settlement, Store, StoredReply, Subject, Submission,
 };
 
-pub(crate) use self::{claims::*, intake::*, notices::*, operations::*, outcomes::*};
+pub(crate) use self::{claims::*, intake::*, monitoring::*, notices::*, operations::*, outcomes::*};
 
 pub(crate) type Shared = Arc<dyn Store>;
 

@@ -11,6 +11,7 @@ mod carried;
 mod claim;
 mod enqueue;
 mod error;
+mod events;
 mod fresh;
 mod insert;
 pub mod inspect;
@@ -33,7 +34,10 @@ mod writer;
 use std::{
     collections::HashMap,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
 };
 
 use bytes::Bytes;
@@ -45,6 +49,7 @@ use ulid::Ulid;
 
 pub use self::lock::DatabaseLock;
 use self::{
+    events::Events,
     memory::Memory,
     read::Readers,
     writer::{Command, Job, Outcome, Writer},
@@ -75,6 +80,9 @@ pub struct SqliteStore {
     octets: Arc<Semaphore>,
     readers: Readers,
     changed: Arc<Notify>,
+    events: Arc<Events>,
+    /// Every message before this one is done.
+    done_before: AtomicI64,
 }
 
 impl SqliteStore {
@@ -92,6 +100,7 @@ impl SqliteStore {
     fn start(path: &Path, clock: Clock, connection: SqliteConnection, orphans: Vec<i64>) -> Self {
         let (jobs, receiver) = mpsc::channel(WAITING);
         let changed = Arc::new(Notify::new());
+        let events = Arc::new(Events::default());
         let writer = Writer {
             path: path.to_owned(),
             clock: clock.clone(),
@@ -99,6 +108,7 @@ impl SqliteStore {
             memory: Memory::default(),
             jobs: receiver,
             changed: Arc::clone(&changed),
+            events: Arc::clone(&events),
             spools: HashMap::new(),
             orphans,
             written: 0,
@@ -113,6 +123,8 @@ impl SqliteStore {
             octets: Arc::new(Semaphore::new(WAITING_OCTETS)),
             readers: Readers::new(path, clock),
             changed,
+            events,
+            done_before: AtomicI64::new(0),
         }
     }
 
@@ -337,6 +349,24 @@ impl Store for SqliteStore {
         self.readers
             .with(async |connection| view::totals(connection).await)
             .await
+    }
+
+    async fn oldest(&self) -> Result<Option<Timestamp>, StoreError> {
+        // Nothing that is done is opened again, so no look goes over it twice.
+        let from = self.done_before.load(Ordering::Relaxed);
+        let oldest = self
+            .readers
+            .with(async |connection| view::oldest(connection, from).await)
+            .await?;
+        let Some((seq, accepted)) = oldest else {
+            return Ok(None);
+        };
+        self.done_before.fetch_max(seq, Ordering::Relaxed);
+        Ok(Some(accepted))
+    }
+
+    fn events(&self) -> Vec<(&'static str, u64)> {
+        self.events.all()
     }
 
     async fn purge(&self, done_before: Timestamp, now: Timestamp) -> Result<u64, StoreError> {

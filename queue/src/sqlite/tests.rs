@@ -74,6 +74,7 @@ contract! {
     changes_wake_the_dispatcher
     what_becomes_due_sooner_wakes_the_dispatcher
     listings_filter_and_go_on
+    what_happens_is_counted
     every_name_leads_to_its_messages
     done_messages_and_old_keys_go
     a_closed_store_refuses

@@ -10,6 +10,7 @@ use sqlx::{Row, SqliteConnection, sqlite::SqliteRow};
 use ulid::Ulid;
 
 use super::{
+    events,
     insert::{Around, LARGEST, STATEMENTS, Script, Table, insert},
     memory::Memory,
     rows::{self, is_done, status_number},
@@ -159,6 +160,7 @@ impl<'a> Tx<'a> {
     /// Writes what was collected and commits: the one sync of the batch.
     pub(super) async fn commit(mut self) -> Result<Committed, sqlx::Error> {
         let events = std::mem::take(&mut self.events);
+        let counted = events::count(&events);
         let first = self.ids.event;
         self.ids.event += rows::integer(events.len() as u64);
         let numbered: Vec<(i64, Event)> = (first + 1..).zip(events).collect();
@@ -180,6 +182,7 @@ impl<'a> Tx<'a> {
             abandoned: self.abandoned,
             wake: self.wake,
             memory: self.memory.settled(&self.done),
+            events: counted,
         })
     }
 
@@ -351,6 +354,7 @@ pub(super) struct Committed {
     pub(super) abandoned: Vec<i64>,
     pub(super) wake: bool,
     pub(super) memory: Memory,
+    pub(super) events: events::Counts,
 }
 
 fn bind_recipient(script: &mut Script, (id, recipient): &(i64, &Recipient)) {

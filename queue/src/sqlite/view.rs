@@ -1,5 +1,6 @@
 //! What operators see.
 
+use jiff::Timestamp;
 use sqlx::{AssertSqlSafe, Row, SqliteConnection, sqlite::SqliteRow};
 use ulid::Ulid;
 
@@ -130,6 +131,21 @@ pub(super) async fn totals(connection: &mut SqliteConnection) -> Result<Totals, 
         }
     }
     Ok(totals)
+}
+
+/// The first message from `from` on that is not done, and when it was accepted.
+pub(super) async fn oldest(
+    connection: &mut SqliteConnection,
+    from: i64,
+) -> Result<Option<(i64, Timestamp)>, sqlx::Error> {
+    let row = sqlx::query(
+        "SELECT seq, accepted FROM message WHERE seq >= ?1 AND done IS NULL ORDER BY seq LIMIT 1",
+    )
+    .bind(from)
+    .fetch_optional(connection)
+    .await?;
+    row.map(|row| Ok((row.try_get(0)?, rows::time(row.try_get(1)?)?)))
+        .transpose()
 }
 
 async fn views(

@@ -19,6 +19,7 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, mpsc, oneshot};
 
 use super::{
     Refused, claim, enqueue, error,
+    events::Events,
     memory::Memory,
     notice, open, operate, room, settle,
     tx::{Committed, Spool, Tx},
@@ -101,6 +102,7 @@ pub(super) struct Writer {
     pub(super) memory: Memory,
     pub(super) jobs: mpsc::Receiver<Job>,
     pub(super) changed: Arc<Notify>,
+    pub(super) events: Arc<Events>,
     /// Bodies being written by this process.
     pub(super) spools: HashMap<i64, Spool>,
     /// Bodies to be removed when there is time.
@@ -292,6 +294,7 @@ impl Writer {
 
     fn take_over(&mut self, committed: Committed) {
         self.memory = committed.memory;
+        self.events.add(&committed.events);
         for (body, spool) in committed.spools {
             match spool {
                 Some(spool) => drop(self.spools.insert(body, spool)),

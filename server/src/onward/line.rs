@@ -91,6 +91,11 @@ impl Line {
         }
     }
 
+    /// Whether it could be reached when it was tried last, and how many mails are leased for it.
+    pub(super) fn measured(&self) -> (bool, usize) {
+        (self.down().is_none(), self.leased.load(Ordering::Acquire))
+    }
+
     fn down(&self) -> MutexGuard<'_, Option<(Timestamp, String)>> {
         self.down.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -16,7 +16,7 @@ mod settle;
 mod tests;
 
 use std::{
-    collections::HashSet,
+    collections::{BTreeMap, HashSet},
     panic::AssertUnwindSafe,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -24,7 +24,11 @@ use std::{
 
 use futures_util::FutureExt;
 use lightpost_clock::Clock;
-use lightpost_intake::{Reporter, notify::delays::Delays};
+use lightpost_intake::{
+    Reporter,
+    notify::delays::Delays,
+    operator::metrics::{Exposition, Kind, Measured},
+};
 use lightpost_queue::{LOCAL, RecipientId, Store, schedule::Notices};
 use lightpost_transport::tls::TlsError;
 use tokio::{
@@ -161,7 +165,41 @@ async fn survived(stage: &'static str, run: impl Future<Output = ()>) -> Result<
     })
 }
 
+impl Measured for Shared {
+    fn measure(&self, exposition: &mut Exposition) {
+        // Domains may share a server, and a sample has to be the only one of its name and labels.
+        let mut lines: BTreeMap<String, (bool, usize)> = BTreeMap::new();
+        for line in &self.lines {
+            let (up, leased) = line.measured();
+            let server = lines.entry(line.relay.address.to_string()).or_insert((true, 0));
+            *server = (server.0 && up, server.1 + leased);
+        }
+        let each = || {
+            lines
+                .iter()
+                .map(|(server, figures)| (vec![("server", server.as_str())], *figures))
+        };
+        exposition.metric(
+            "lightpost_server_up",
+            Kind::Gauge,
+            "Whether a server that mail is handed to could be reached when it was tried last.",
+            each().map(|(labels, (up, _))| (labels, u8::from(up))),
+        );
+        exposition.metric(
+            "lightpost_server_mails_in_flight",
+            Kind::Gauge,
+            "Mails that are being handed to it, or are about to be.",
+            each().map(|(labels, (_, leased))| (labels, leased)),
+        );
+    }
+}
+
 impl Onward {
+    /// The figures of the servers that mail is handed to.
+    pub(crate) fn measured(&self) -> Arc<dyn Measured> {
+        self.shared.clone()
+    }
+
     /// Starts nothing new, lets running deliveries end for a few seconds, and stores their outcomes.
     pub(crate) async fn stop(self) {
         self.shared.stop.cancel();
