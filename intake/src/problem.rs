@@ -310,7 +310,7 @@ mod tests {
         let problem = Problem::from(full);
         assert_eq!(
             problem.detail,
-            "the disk is full (1.0 MiB free, 9.0 MiB wanted); nothing of this request was stored"
+            "the disk is full (1.0 MiB free, 9.0 MiB wanted, 8.0 MiB short); nothing of this request was stored"
         );
         let response = problem.into_response();
         assert_eq!(response.status(), StatusCode::INSUFFICIENT_STORAGE);

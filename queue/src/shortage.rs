@@ -18,7 +18,9 @@ impl fmt::Display for Shortage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} free, ", size(self.free))?;
         if self.free < self.wanted {
-            write!(f, "{} wanted", size(self.wanted))
+            // The two may look alike.
+            let short = size(self.wanted - self.free);
+            write!(f, "{} wanted, {short} short", size(self.wanted))
         } else {
             f.write_str("look at quotas")
         }
@@ -58,7 +60,7 @@ mod tests {
             free: 1 << 20,
             wanted: 8 << 20,
         };
-        assert_eq!(short.to_string(), "1.0 MiB free, 8.0 MiB wanted");
+        assert_eq!(short.to_string(), "1.0 MiB free, 8.0 MiB wanted, 7.0 MiB short");
         short.free = 9 << 20;
         assert_eq!(short.to_string(), "9.0 MiB free, look at quotas");
     }

@@ -41,7 +41,7 @@ fn a_refusal_is_a_problem_and_a_reply() {
         ),
         (
             Refusal::from(full),
-            "452 4.3.1 the disk is full (4.9 KiB free, 8.0 MiB wanted); the mail was not stored",
+            "452 4.3.1 the disk is full (4.9 KiB free, 8.0 MiB wanted, 8.0 MiB short); the mail was not stored",
             507,
             Some(60),
         ),
