@@ -18,7 +18,7 @@ const CONNECTIONS: (usize, Connections) = (20, Connections::Kept);
 const SIZE: usize = 4096;
 
 /// Both sides take turns this often.
-const ROUNDS: usize = 3;
+const ROUNDS: usize = 5;
 
 /// Runs the measurement.
 pub(crate) async fn run(place: &Place, binary: &Path, mails: usize, progress: &Progress) -> Result<Vec<Row>> {

@@ -9,12 +9,16 @@ use std::{collections::BTreeMap, time::Duration};
 use crate::{
     Site,
     corpus::Noise,
+    dovecot::Dovecot,
+    ledger::{Ledger, drain},
     lmtp_tap::Tap,
     process::was_killed,
     programs::{Fault, Program},
     wait,
 };
 
+/// Streams of mails meanwhile.
+const SUBMITTERS: usize = 3;
 /// A program that has not come to its point within this time under load does not come to it.
 const REACHED: Duration = Duration::from_secs(5);
 
@@ -52,32 +56,74 @@ impl Points {
 
 /// Which of the two programs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Role {
+enum Role {
     /// The client.
     Client,
     /// The gateway, whose kills excuse second copies.
     Gateway,
 }
 
+/// Where the two programs are killed, and how often at moments of no choice.
+#[derive(Clone, Copy, Debug)]
+pub struct Walk<'w> {
+    /// The client's points.
+    pub client: &'w [Points],
+    /// The gateway's.
+    pub gateway: &'w [Points],
+    /// Random kills behind them.
+    pub random: usize,
+}
+
+impl Walk<'_> {
+    /// Sends mails to `boxes` through both programs, which run, and kills them meanwhile: all that was acknowledged arrives, none twice without
+    /// excuse, and no kind of point was left out.
+    pub fn judge(
+        self,
+        site: &Site,
+        client: &mut Program,
+        gateway: &mut Program,
+        tap: &Tap,
+        (dovecot, boxes): (&Dovecot, &[&str]),
+    ) {
+        let ledger = Ledger::default();
+        let api = client.api;
+        let mut kills = Kills::default();
+        std::thread::scope(|scope| {
+            let stopper = ledger.stopper();
+            for number in 0..SUBMITTERS {
+                let ledger = &ledger;
+                scope.spawn(move || ledger.submit_stream(number, api, boxes));
+            }
+            kills.enumerated(site, client, Role::Client, self.client, tap);
+            kills.enumerated(site, gateway, Role::Gateway, self.gateway, tap);
+            kills.random(site, client, gateway, tap, self.random);
+            drop(stopper);
+        });
+        drain(client, gateway);
+        kills.print();
+        ledger.judge(
+            (dovecot, boxes),
+            &tap.passages(),
+            &kills.gateway_killed_at,
+            client,
+        );
+        let never = kills.never_reached();
+        assert!(never.is_empty(), "never killed there: {never:?}");
+    }
+}
+
 /// What was killed where.
 #[derive(Debug, Default)]
-pub struct Kills {
+struct Kills {
     /// Program, point: how often it was killed there, and how often the point was not reached.
     table: BTreeMap<(Role, String), (usize, usize)>,
     /// When the gateway was killed, by the tap's clock.
-    pub gateway_killed_at: Vec<Duration>,
+    gateway_killed_at: Vec<Duration>,
 }
 
 impl Kills {
     /// Walks through all points of a program, which runs again afterwards.
-    pub fn enumerated(
-        &mut self,
-        site: &Site,
-        program: &mut Program,
-        role: Role,
-        points: &[Points],
-        tap: &Tap,
-    ) {
+    fn enumerated(&mut self, site: &Site, program: &mut Program, role: Role, points: &[Points], tap: &Tap) {
         for point in points {
             let Points {
                 meaning,
@@ -120,14 +166,7 @@ impl Kills {
     }
 
     /// Kills one or the other or both, so often.
-    pub fn random(
-        &mut self,
-        site: &Site,
-        client: &mut Program,
-        gateway: &mut Program,
-        tap: &Tap,
-        times: usize,
-    ) {
+    fn random(&mut self, site: &Site, client: &mut Program, gateway: &mut Program, tap: &Tap, times: usize) {
         let mut noise = Noise::new(2442);
         for _ in 0..times {
             wait::pause(Duration::from_millis(30 + noise.below(500)));
@@ -162,7 +201,7 @@ impl Kills {
     }
 
     /// Prints the table.
-    pub fn print(&self) {
+    fn print(&self) {
         println!(
             "{:8} {:56} {:>6} {:>12}",
             "program", "killed", "times", "not reached"
@@ -173,7 +212,7 @@ impl Kills {
     }
 
     /// The points, by program, at which it was never killed.
-    pub fn never_reached(&self) -> Vec<String> {
+    fn never_reached(&self) -> Vec<String> {
         let never = self.table.iter().filter(|(_, (killed, _))| *killed == 0);
         never
             .map(|((role, point), _)| format!("{role:?} {point}"))

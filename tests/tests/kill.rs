@@ -7,14 +7,12 @@
 use lightpost_tests::{
     Site,
     dovecot::Dovecot,
-    kills::{Kills, Points, Role},
-    ledger::{Ledger, drain},
+    kills::{Points, Walk},
     lmtp_tap::Tap,
     pki::Authority,
     world::{self, ClientSettings, Gateway, GatewaySettings},
 };
 
-const SUBMITTERS: usize = 3;
 const RANDOM_KILLS: usize = 60;
 const BOXES: [&str; 4] = [
     "a@moon.example",
@@ -68,26 +66,10 @@ fn what_was_acknowledged_survives_every_kill_and_arrives_once() {
     let mut client = world::client(&site, &authority, &settings);
     client.start(&site);
 
-    let ledger = Ledger::default();
-    let api = client.api;
-    let mut kills = Kills::default();
-    std::thread::scope(|scope| {
-        let stopper = ledger.stopper();
-        for number in 0..SUBMITTERS {
-            let ledger = &ledger;
-            scope.spawn(move || ledger.submit_stream(number, api, &BOXES));
-        }
-        kills.enumerated(&site, &mut client, Role::Client, CLIENT_POINTS, &tap);
-        kills.enumerated(&site, &mut gateway.program, Role::Gateway, GATEWAY_POINTS, &tap);
-        kills.random(&site, &mut client, &mut gateway.program, &tap, RANDOM_KILLS);
-        drop(stopper);
-    });
-    drain(&client, &gateway.program);
-    kills.print();
-    ledger.judge(
-        (&dovecot, &BOXES),
-        &tap.passages(),
-        &kills.gateway_killed_at,
-        &client,
-    );
+    let walk = Walk {
+        client: CLIENT_POINTS,
+        gateway: GATEWAY_POINTS,
+        random: RANDOM_KILLS,
+    };
+    walk.judge(&site, &mut client, &mut gateway.program, &tap, (&dovecot, &BOXES));
 }

@@ -9,14 +9,12 @@ use lightpost_tests::{
     Site,
     bundles::{EARTH, MOON, section},
     dovecot::Dovecot,
-    kills::{Kills, Points, Role},
-    ledger::{Ledger, drain},
+    kills::{Points, Walk},
     lmtp_tap::Tap,
     pki::Authority,
     world::{self, ClientSettings, Gateway, GatewaySettings},
 };
 
-const SUBMITTERS: usize = 3;
 const RANDOM_KILLS: usize = 25;
 const BOXES: [&str; 3] = ["a@moon.example", "b@moon.example", "c@moon.example"];
 
@@ -76,28 +74,10 @@ fn what_was_acknowledged_crosses_in_bundles_through_every_kill_and_arrives_once(
     let mut client = world::client(&site, &authority, &settings);
     client.start(&site);
 
-    let ledger = Ledger::default();
-    let api = client.api;
-    let mut kills = Kills::default();
-    std::thread::scope(|scope| {
-        let stopper = ledger.stopper();
-        for number in 0..SUBMITTERS {
-            let ledger = &ledger;
-            scope.spawn(move || ledger.submit_stream(number, api, &BOXES));
-        }
-        kills.enumerated(&site, &mut client, Role::Client, CLIENT_POINTS, &tap);
-        kills.enumerated(&site, &mut gateway.program, Role::Gateway, GATEWAY_POINTS, &tap);
-        kills.random(&site, &mut client, &mut gateway.program, &tap, RANDOM_KILLS);
-        drop(stopper);
-    });
-    drain(&client, &gateway.program);
-    kills.print();
-    ledger.judge(
-        (&dovecot, &BOXES),
-        &tap.passages(),
-        &kills.gateway_killed_at,
-        &client,
-    );
-    let never = kills.never_reached();
-    assert!(never.is_empty(), "never killed there: {never:?}");
+    let walk = Walk {
+        client: CLIENT_POINTS,
+        gateway: GATEWAY_POINTS,
+        random: RANDOM_KILLS,
+    };
+    walk.judge(&site, &mut client, &mut gateway.program, &tap, (&dovecot, &BOXES));
 }

@@ -11,14 +11,19 @@ use std::{
 
 use axum::BoxError;
 use bytes::{Buf, Bytes};
-use h3::server::RequestStream;
+use h3::{error::Code, server::RequestStream};
 use http_body::{Frame, SizeHint};
+use tokio::sync::oneshot;
 
 use super::streams::Receiving;
 
+type Incoming = RequestStream<Receiving, Bytes>;
+
 /// A request's body. It ends without an error only when the peer has finished the stream and all announced octets came.
 pub(crate) struct RequestBody {
-    stream: RequestStream<Receiving, Bytes>,
+    /// Here until the body is dropped.
+    stream: Option<Incoming>,
+    rest: Option<oneshot::Sender<Incoming>>,
     announced: Option<u64>,
     received: u64,
     stage: Stage,
@@ -40,19 +45,30 @@ struct WrongLength {
     received: u64,
 }
 
+/// What nobody reads of a body.
+pub(crate) struct Rest(oneshot::Receiver<Incoming>);
+
+impl Rest {
+    /// Says that it is not wanted: once the response is complete, so that whoever is still sending can rely on that (RFC 9114 section 4.1).
+    pub(crate) fn refuse(mut self) {
+        if let Ok(mut incoming) = self.0.try_recv() {
+            incoming.stop_sending(Code::H3_NO_ERROR);
+        }
+    }
+}
+
 impl RequestBody {
-    pub(crate) fn new(
-        stream: RequestStream<Receiving, Bytes>,
-        announced: Option<u64>,
-        read: Arc<AtomicU64>,
-    ) -> Self {
-        Self {
-            stream,
+    pub(crate) fn new(stream: Incoming, announced: Option<u64>, read: Arc<AtomicU64>) -> (Self, Rest) {
+        let (give, rest) = oneshot::channel();
+        let body = Self {
+            stream: Some(stream),
+            rest: Some(give),
             announced,
             received: 0,
             stage: Stage::Data,
             read,
-        }
+        };
+        (body, Rest(rest))
     }
 
     fn length_error(&self) -> Option<BoxError> {
@@ -61,6 +77,15 @@ impl RequestBody {
             announced,
             received: self.received,
         }))
+    }
+}
+
+impl Drop for RequestBody {
+    fn drop(&mut self) {
+        if let (Some(stream), Some(rest)) = (self.stream.take(), self.rest.take()) {
+            // Nobody answers any more: then it is stopped at once.
+            let _ = rest.send(stream);
+        }
     }
 }
 
@@ -73,8 +98,11 @@ impl http_body::Body for RequestBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let body = &mut *self;
+        let Some(stream) = &mut body.stream else {
+            return Poll::Ready(None);
+        };
         if let Stage::Data = body.stage {
-            let received = match ready!(body.stream.poll_recv_data(cx)) {
+            let received = match ready!(stream.poll_recv_data(cx)) {
                 Ok(Some(mut part)) => Ok(Some(part.copy_to_bytes(part.remaining()))),
                 Ok(None) => Ok(None),
                 Err(error) => Err(error),
@@ -98,7 +126,7 @@ impl http_body::Body for RequestBody {
         }
         if let Stage::Trailers = body.stage {
             // Trailers may be absent, but the stream has to end.
-            let trailers = ready!(body.stream.poll_recv_trailers(cx));
+            let trailers = ready!(stream.poll_recv_trailers(cx));
             body.stage = Stage::Over;
             return Poll::Ready(match trailers {
                 Err(error) => Some(Err(error.into())),

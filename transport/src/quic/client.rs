@@ -16,7 +16,7 @@ use futures_util::{
     future::{BoxFuture, Shared},
 };
 use jiff::Timestamp;
-use lightpost_clock::{Clock, until};
+use lightpost_clock::{Clock, sub, until};
 use quinn::{Endpoint, TransportConfig, VarInt, crypto::rustls::QuicClientConfig};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use url::{Host, Url};
@@ -100,7 +100,7 @@ pub(super) struct UnderWay {
     connected: AtomicBool,
     /// Whether the connection has all of it.
     whole: AtomicBool,
-    /// Datagrams that had come over the connection when it began to leave.
+    /// Datagrams that had come over the connection when it began to leave, or later when the last were due that had been under way then.
     received: AtomicU64,
     /// Whether a second copy may have left, on a connection of its own. Never unset.
     pub(super) repeated: AtomicBool,
@@ -451,9 +451,18 @@ impl Transport for QuicTransport {
             Err(cause) => return Outcome::Failed(Failure::Unreachable { gateway, cause }),
         };
         let under_way = UnderWay::default();
+        let over = async {
+            let quiet = lane.path.round_trip_max() + lane.path.outage_max;
+            self.clock.sleep_until(sub(deadline, quiet)).await;
+            // What is heard from here on is no echo of what was there before.
+            if let Some(session) = &*lock(&under_way.session) {
+                under_way.received.store(session.received(), Ordering::Relaxed);
+            }
+            self.clock.sleep_until(deadline).await;
+        };
         tokio::select! {
             outcome = self.hedged(&exchange, &target, lane, &under_way) => outcome,
-            () = self.clock.sleep_until(deadline) => {
+            () = over => {
                 let waited = until(start, self.clock.now());
                 let session = lock(&under_way.session).take();
                 let left = session.is_some() || under_way.repeated.load(Ordering::Relaxed);
@@ -461,7 +470,7 @@ impl Transport for QuicTransport {
                     && (under_way.whole.load(Ordering::Relaxed)
                         || session.received() == under_way.received.load(Ordering::Relaxed))
                 {
-                    // Silence may mean a gateway that has forgotten this connection. Where it was heard of while there was still
+                    // Silence may mean a gateway that has forgotten this connection. Where it was heard of lately, and there was still
                     // something to send, the line was only slower than thought.
                     self.forget(&target, &session);
                 }

@@ -1,7 +1,7 @@
 //! The two halves of a request stream, over quinn's own streams: h3-quinn hides them, and with them their priority.
 
 use std::{
-    pin::Pin,
+    pin::{Pin, pin},
     sync::Arc,
     task::{Context, Poll, ready},
 };
@@ -12,7 +12,6 @@ use h3::{
     quic::{self, ConnectionErrorIncoming, StreamErrorIncoming, StreamId, WriteBuf},
 };
 use quinn::{ConnectionError, ReadError, VarInt, WriteError};
-use tokio_util::sync::ReusableBoxFuture;
 
 use super::frames::{Excess, Frames};
 
@@ -88,14 +87,9 @@ impl<B: Buf> quic::SendStream<B> for Sending<B> {
     }
 }
 
-/// A read that is under way, and the stream that it has borrowed.
-type Reading = ReusableBoxFuture<'static, (quinn::RecvStream, Result<Option<quinn::Chunk>, ReadError>)>;
-
 /// The receiving half: its end counts only between two frames.
 pub(crate) struct Receiving {
-    /// `None` while a read is pending.
-    stream: Option<quinn::RecvStream>,
-    reading: Reading,
+    stream: quinn::RecvStream,
     id: StreamId,
     frames: Frames,
     /// What was read and belongs to later pieces.
@@ -110,8 +104,7 @@ struct Truncated;
 impl Receiving {
     pub(super) fn new(stream: quinn::RecvStream, id: StreamId) -> Self {
         Self {
-            stream: Some(stream),
-            reading: ReusableBoxFuture::new(std::future::pending()),
+            stream,
             id,
             frames: Frames::default(),
             rest: Bytes::new(),
@@ -130,14 +123,8 @@ impl Receiving {
     }
 
     fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, StreamErrorIncoming>> {
-        if let Some(mut stream) = self.stream.take() {
-            self.reading.set(async move {
-                let chunk = stream.read_chunk(usize::MAX, true).await;
-                (stream, chunk)
-            });
-        }
-        let (stream, chunk) = ready!(self.reading.poll(cx));
-        self.stream = Some(stream);
+        // Dropped while it is pending it loses nothing, and wakes all the same: quinn keeps the waker with the stream.
+        let chunk = ready!(pin!(self.stream.read_chunk(usize::MAX, true)).poll(cx));
         Poll::Ready(match chunk {
             Ok(chunk) => Ok(chunk.map(|chunk| chunk.bytes)),
             Err(error) => Err(not_read(error)),
@@ -164,10 +151,8 @@ impl quic::RecvStream for Receiving {
     }
 
     fn stop_sending(&mut self, code: u64) {
-        // While a read is pending the stream is lent to it; dropping the read stops the peer as well.
-        if let Some(stream) = &mut self.stream {
-            let _ = stream.stop(VarInt::from_u64(code).unwrap_or(VarInt::MAX));
-        }
+        // One that is at its end needs none.
+        let _ = self.stream.stop(VarInt::from_u64(code).unwrap_or(VarInt::MAX));
     }
 
     fn recv_id(&self) -> StreamId {

@@ -355,7 +355,7 @@ async fn serve_request(resolver: RequestResolver<Connection, Bytes>, serving: &S
     if !peer.early.is_confirmed() {
         head.extensions.insert(peer.early.clone());
     }
-    let body = RequestBody::new(incoming, content_length(&head.headers), peer.read.clone());
+    let (body, rest) = RequestBody::new(incoming, content_length(&head.headers), peer.read.clone());
     let request = Request::from_parts(head, Body::new(body));
     let Ok(response) = serving.router.clone().oneshot(request).await;
     if response.status().is_success() {
@@ -364,6 +364,7 @@ async fn serve_request(resolver: RequestResolver<Connection, Bytes>, serving: &S
     if let Err(error) = respond(&mut outgoing, response, serving).await {
         tracing::debug!(%error, "response not sent whole");
     }
+    rest.refuse();
 }
 
 /// Why a response did not go out whole.

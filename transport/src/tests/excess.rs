@@ -2,13 +2,17 @@
 
 use std::{future::Future, time::Duration};
 
+use futures_util::FutureExt;
 use lightpost_clock::Clock;
 
 use super::{
     support::{Papers, Pieces, exchange, gateway, send},
-    truncated::{headers, raw},
+    truncated::{headers, headers_to, raw},
 };
-use crate::{Failure, Outcome, quic::unidirectional::EXCESSIVE_LOAD};
+use crate::{
+    Failure, Outcome,
+    quic::{client::NO_ERROR, unidirectional::EXCESSIVE_LOAD},
+};
 
 /// The head of a frame of `kind` (one octet) with a length of 1 GiB.
 fn giant(kind: u8) -> Vec<u8> {
@@ -54,6 +58,22 @@ async fn a_request_stream_is_stopped() {
         assert!(written < 64 << 20, "{written}");
     }
     assert!(connection.close_reason().is_none());
+}
+
+/// Who sends what is not read has the whole answer when it hears so (RFC 9114 section 4.1).
+#[tokio::test]
+async fn an_early_answer_is_there_before_the_stop() {
+    let papers = Papers::new();
+    let running = gateway(&papers);
+    let connection = raw(&papers, running.port).await;
+    for _ in 0..50 {
+        let (mut stream, mut answer) = connection.open_bi().await.unwrap();
+        stream.write_all(&headers_to("/refuse", None)).await.unwrap();
+        let stopped = soon("stop", stream.stopped()).await.unwrap();
+        assert_eq!(stopped, Some(NO_ERROR));
+        let answer = answer.read_to_end(10_000).now_or_never();
+        assert!(!answer.expect("it is there").unwrap().is_empty());
+    }
 }
 
 #[tokio::test]

@@ -108,13 +108,18 @@ pub(super) async fn raw_with(
 
 /// A HEADERS frame for a POST to `/echo` (RFC 9204: static table, literal values).
 pub(super) fn headers(length: Option<&str>) -> Vec<u8> {
+    headers_to("/echo", length)
+}
+
+/// The same to another place.
+pub(super) fn headers_to(path: &str, length: Option<&str>) -> Vec<u8> {
     let mut block = vec![0, 0, 0xc0 | 20, 0xc0 | 23];
     let mut literal = |index: u8, value: &str| {
         block.extend([0x50 | index, value.len() as u8]);
         block.extend(value.as_bytes());
     };
     literal(0, GATEWAY);
-    literal(1, "/echo");
+    literal(1, path);
     if let Some(length) = length {
         literal(4, length);
     }

@@ -13,4 +13,5 @@ mod hold;
 mod loss;
 mod priority;
 mod resume;
+mod silence;
 mod world;

@@ -242,6 +242,17 @@ pub(crate) async fn send(client: &QuicTransport, clock: &Clock, octets: usize) -
 
 /// The same with a priority.
 pub(crate) async fn send_with(client: &QuicTransport, clock: &Clock, octets: usize, priority: i8) -> Outcome {
+    send_within(client, clock, octets, priority, Duration::from_secs(30 * 86_400)).await
+}
+
+/// The same, waiting for so long.
+pub(crate) async fn send_within(
+    client: &QuicTransport,
+    clock: &Clock,
+    octets: usize,
+    priority: i8,
+    limit: Duration,
+) -> Outcome {
     let exchange = Exchange {
         id: Ulid::generate(),
         gateway: format!("https://{GATEWAY}/in").parse().unwrap(),
@@ -254,8 +265,7 @@ pub(crate) async fn send_with(client: &QuicTransport, clock: &Clock, octets: usi
         priority,
         expires: Timestamp::MAX,
     };
-    let deadline = add(clock.now(), Duration::from_secs(30 * 86_400));
-    client.send(exchange, deadline).await
+    client.send(exchange, add(clock.now(), limit)).await
 }
 
 struct Mail(usize);
