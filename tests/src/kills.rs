@@ -105,7 +105,7 @@ impl Walk<'_> {
             (dovecot, boxes),
             &tap.passages(),
             &kills.gateway_killed_at,
-            client,
+            (client, gateway),
         );
         let never = kills.never_reached();
         assert!(never.is_empty(), "never killed there: {never:?}");
