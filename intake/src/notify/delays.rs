@@ -112,7 +112,8 @@ impl<F: Fn(&str, u64) -> Option<Notices>> Delays<F> {
                 match self.word(&message, recipient, now, &heard) {
                     Word::Tell(next) => {
                         quiet.extend(self.quiet(&message, recipient, now));
-                        statuses.push(status(&message, recipient, now));
+                        let over = self.over(&message, recipient, now);
+                        statuses.push(status(recipient, over));
                         told.push((recipient.id, next));
                     }
                     Word::Wait(next) => others.push((recipient.id, next)),
@@ -166,7 +167,7 @@ impl<F: Fn(&str, u64) -> Option<Notices>> Delays<F> {
             return Word::Wait(Some(notices.postponed(now, draw)));
         }
         let by = dsn::notice_by(&message.sender, &recipient.recipient, message.accepted);
-        let over = by.is_some_and(|by| notices.leaves_by(by) <= now);
+        let over = self.over(message, recipient, now);
         let wants =
             notices.after.is_some() && dsn::wanted(&message.sender, &recipient.recipient, Action::Delayed);
         // When it was accepted its size was not known.
@@ -188,6 +189,14 @@ impl<F: Fn(&str, u64) -> Option<Notices>> Delays<F> {
         }
     }
 
+    /// Whether it can no longer be there by the time that its sender set and wants to hear of: what leaves now arrives later.
+    fn over(&self, message: &LateMessage, recipient: &LateRecipient, now: Timestamp) -> bool {
+        let by = dsn::notice_by(&message.sender, &recipient.recipient, message.accepted);
+        let notices = (self.notices)(&recipient.destination, message.facts.size);
+        by.zip(notices)
+            .is_some_and(|(by, notices)| notices.leaves_by(by) <= now)
+    }
+
     /// Until when a sender who is told now, and did not ask, hears of no other mail for the same destination.
     fn quiet(&self, message: &LateMessage, recipient: &LateRecipient, now: Timestamp) -> Option<Quiet> {
         let after = (self.notices)(&recipient.destination, message.facts.size)?.after?;
@@ -205,10 +214,10 @@ fn pair(message: &LateMessage, recipient: &LateRecipient) -> Pair {
     (message.sender.path.to_string(), recipient.destination.clone())
 }
 
-fn status(message: &LateMessage, recipient: &LateRecipient, now: Timestamp) -> RecipientStatus {
-    let by = dsn::notice_by(&message.sender, &recipient.recipient, message.accepted);
+fn status(recipient: &LateRecipient, over: bool) -> RecipientStatus {
     let code = match recipient.reason {
-        _ if by.is_some_and(|by| by <= now) => EnhancedCode::new(4, 4, 7),
+        // Delivery time expired (RFC 3463), whatever it waits for.
+        _ if over => EnhancedCode::new(4, 4, 7),
         Some(WaitReason::Unreachable | WaitReason::NoContact) => EnhancedCode::new(4, 4, 1),
         Some(WaitReason::NoReply) => EnhancedCode::new(4, 4, 2),
         Some(WaitReason::Discovery) => EnhancedCode::new(4, 4, 3),
