@@ -31,20 +31,26 @@ fn queue(client: &Program, operation: &str, id: &str) -> String {
     finished.stdout
 }
 
-#[test]
-fn a_retry_of_what_awaits_its_reply_says_until_when_and_changes_nothing() {
-    let site = Site::new();
-    let authority = Authority::new(&site, "ca");
-    let dovecot = Dovecot::start(&site, "dovecot", &[BOB]);
+/// A client that waits for replies for long, its gateway and the mailbox, all running.
+fn patient(site: &Site) -> (Program, Gateway, Dovecot) {
+    let authority = Authority::new(site, "ca");
+    let dovecot = Dovecot::start(site, "dovecot", &[BOB]);
     let settings = GatewaySettings::new("gw1.moon.example", &["moon.example"], dovecot.lmtp);
-    let mut gateway = Gateway::start(&site, &authority, &settings);
+    let gateway = Gateway::start(site, &authority, &settings);
     let mut settings = ClientSettings::discovering(site.socket(), &[]);
     settings.path = "reply_within = \"5m\"\n".into();
     settings
         .routes
         .push(("moon.example".into(), vec![gateway.uri_by_address()]));
-    let mut client = world::client(&site, &authority, &settings);
-    client.start(&site);
+    let mut client = world::client(site, &authority, &settings);
+    client.start(site);
+    (client, gateway, dovecot)
+}
+
+#[test]
+fn a_retry_of_what_awaits_its_reply_says_until_when_and_changes_nothing() {
+    let site = Site::new();
+    let (client, mut gateway, _dovecot) = patient(&site);
     let first = client.submit(ALICE, &[BOB], &corpus::message("first", b"x\r\n"));
     client.wait_status(&first, "delivered", SOON);
     let said = queue(&client, "retry", &first);
@@ -98,17 +104,7 @@ fn sample(program: &Program, name: &str) -> Option<f64> {
 #[test]
 fn prometheus_sees_mail_wait_and_arrive() {
     let site = Site::new();
-    let authority = Authority::new(&site, "ca");
-    let dovecot = Dovecot::start(&site, "dovecot", &[BOB]);
-    let settings = GatewaySettings::new("gw1.moon.example", &["moon.example"], dovecot.lmtp);
-    let mut gateway = Gateway::start(&site, &authority, &settings);
-    let mut settings = ClientSettings::discovering(site.socket(), &[]);
-    settings.path = "reply_within = \"5m\"\n".into();
-    settings
-        .routes
-        .push(("moon.example".into(), vec![gateway.uri_by_address()]));
-    let mut client = world::client(&site, &authority, &settings);
-    client.start(&site);
+    let (client, mut gateway, dovecot) = patient(&site);
     let oldest = "lightpost_queue_oldest_message_timestamp_seconds";
     let accepted = "lightpost_queue_events_total{event=\"accepted\"}";
     let delivered = "lightpost_queue_events_total{event=\"delivered\"}";

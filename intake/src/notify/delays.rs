@@ -50,8 +50,13 @@ type Pair = (String, String);
 
 /// What is said of one recipient now.
 enum Word {
-    /// The sender hears of it; and when he does again.
-    Tell(Option<Timestamp>),
+    /// The sender hears of it.
+    Tell {
+        /// When he does again.
+        next: Option<Timestamp>,
+        /// Whether the time that he set is over.
+        over: bool,
+    },
     /// Nothing; when it is looked at again.
     Wait(Option<Timestamp>),
 }
@@ -110,9 +115,8 @@ impl<F: Fn(&str, u64) -> Option<Notices>> Delays<F> {
             let mut quiet = Vec::new();
             for recipient in &message.recipients {
                 match self.word(&message, recipient, now, &heard) {
-                    Word::Tell(next) => {
+                    Word::Tell { next, over } => {
                         quiet.extend(self.quiet(&message, recipient, now));
-                        let over = self.over(&message, recipient, now);
                         statuses.push(status(recipient, over));
                         told.push((recipient.id, next));
                     }
@@ -167,7 +171,8 @@ impl<F: Fn(&str, u64) -> Option<Notices>> Delays<F> {
             return Word::Wait(Some(notices.postponed(now, draw)));
         }
         let by = dsn::notice_by(&message.sender, &recipient.recipient, message.accepted);
-        let over = self.over(message, recipient, now);
+        // What leaves now arrives later than its sender set and wants to hear of.
+        let over = by.is_some_and(|by| notices.leaves_by(by) <= now);
         let wants =
             notices.after.is_some() && dsn::wanted(&message.sender, &recipient.recipient, Action::Delayed);
         // When it was accepted its size was not known.
@@ -185,16 +190,8 @@ impl<F: Fn(&str, u64) -> Option<Notices>> Delays<F> {
                 let again = add(now, after);
                 Word::Wait((again < recipient.expires).then_some(again))
             }
-            _ => Word::Tell(next),
+            _ => Word::Tell { next, over },
         }
-    }
-
-    /// Whether it can no longer be there by the time that its sender set and wants to hear of: what leaves now arrives later.
-    fn over(&self, message: &LateMessage, recipient: &LateRecipient, now: Timestamp) -> bool {
-        let by = dsn::notice_by(&message.sender, &recipient.recipient, message.accepted);
-        let notices = (self.notices)(&recipient.destination, message.facts.size);
-        by.zip(notices)
-            .is_some_and(|(by, notices)| notices.leaves_by(by) <= now)
     }
 
     /// Until when a sender who is told now, and did not ask, hears of no other mail for the same destination.
