@@ -204,6 +204,9 @@ pub struct ClaimedMessage {
     pub content: Option<Bytes>,
     /// The leased recipients.
     pub recipients: Vec<ClaimedRecipient>,
+    /// Exchanges with it that were closed, oldest first: another gateway was to take over. The gateway of such a one may have it, and knows
+    /// it by its id if the same recipients come back to it.
+    pub closed: Vec<OpenExchange>,
 }
 
 /// A leased recipient.
@@ -223,7 +226,7 @@ pub struct ClaimedRecipient {
     pub exchange: Option<OpenExchange>,
 }
 
-/// An exchange that may have left and has no answer yet.
+/// An exchange that may have left and has no answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OpenExchange {
     /// Its id.
@@ -236,7 +239,7 @@ pub struct OpenExchange {
     pub name: String,
     /// The terms on which it has left, as [`NewExchange::terms`]; none where they were not kept.
     pub terms: Option<u32>,
-    /// When it was first begun.
+    /// When it was first begun, since it was last closed.
     pub begun: Timestamp,
     /// Until when a reply was awaited.
     pub until: Timestamp,
@@ -256,7 +259,7 @@ pub enum ExchangeName<'a> {
 /// An exchange that is about to leave.
 #[derive(Clone, Debug)]
 pub struct NewExchange {
-    /// Its id; beginning an id again renews `until` (a repeat).
+    /// Its id; beginning an id again renews `until` (a repeat), and opens what was closed.
     pub id: Ulid,
     /// The message that it carries.
     pub message: Ulid,
@@ -289,6 +292,17 @@ pub struct Settlement {
     pub detail: String,
 }
 
+/// What becomes of an exchange whose recipients are tried again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exchanged {
+    /// It stays open: the next attempt repeats it.
+    Open,
+    /// Closed without an answer: the next attempt is another one, unless the same recipients come back to its gateway, which may have it.
+    Closed,
+    /// Closed by an answer: its gateway has not taken it, and whatever comes next is another one.
+    Refused,
+}
+
 /// A recipient's next status.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Disposition {
@@ -306,8 +320,8 @@ pub enum Disposition {
         reason: WaitReason,
         /// Whether this was a failed attempt (no contact is none).
         counted: bool,
-        /// Whether the exchange was answered or never left, so that the next attempt is a new one.
-        close_exchange: bool,
+        /// What becomes of the exchange.
+        exchange: Exchanged,
     },
     /// Waits for an operator.
     Held(String),

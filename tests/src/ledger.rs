@@ -105,17 +105,20 @@ impl Ledger {
         let sent = client.messages();
         for (id, count) in copies.iter().filter(|(_, count)| **count > 1) {
             let of_it: Vec<&Passage> = passages.iter().filter(|passage| passage.mail == *id).collect();
-            let recorded = sent.iter().find(|message| is_of(message, id)).map(|message| {
-                let there = gateway.message(message["id"].as_str().unwrap());
-                let history = there["history"].as_array().cloned().unwrap_or_default();
-                history
-                    .iter()
-                    .filter(|event| event["kind"] == "delivered")
-                    .count()
-            });
-            if recorded != Some(1) {
+            let Some(known) = sent.iter().find(|message| is_of(message, id)) else {
                 wrong.push(format!(
-                    "{id} {count} times, recorded {recorded:?} times: {of_it:?}"
+                    "{id} {count} times, and the client does not know it: {of_it:?}"
+                ));
+                continue;
+            };
+            let there = gateway.message(known["id"].as_str().unwrap());
+            let recorded = there["history"].as_array().map_or(0, |history| {
+                let delivered = history.iter().filter(|event| event["kind"] == "delivered");
+                delivered.count()
+            });
+            if recorded != 1 {
+                wrong.push(format!(
+                    "{id} {count} times, recorded {recorded} times: {of_it:?}; the gateway: {there}"
                 ));
                 continue;
             }

@@ -119,6 +119,7 @@ impl Shared {
             url,
             recipients: message.recipients.clone(),
             repeats: Some(open),
+            reopens: None,
             probe: None,
         })
     }

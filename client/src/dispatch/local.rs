@@ -9,7 +9,7 @@ use lightpost_clock::add;
 use lightpost_intake::Original;
 use lightpost_mail::Envelope;
 use lightpost_queue::{
-    Claim, ClaimedMessage, ClaimedRecipient, Disposition, LOCAL, WaitReason, schedule::Policy,
+    Claim, ClaimedMessage, ClaimedRecipient, Disposition, Exchanged, LOCAL, WaitReason, schedule::Policy,
 };
 use lightpost_smtp::send::{RecipientOutcome, Session, SmtpError, Target};
 
@@ -175,7 +175,7 @@ impl Shared {
                 match due {
                     Some(due) => Fate {
                         recipient,
-                        disposition: retry(due, WaitReason::Deferred, true, true),
+                        disposition: retry(due, WaitReason::Deferred, true, Exchanged::Closed),
                         remote: server.map(str::to_owned),
                         detail: detail.to_owned(),
                     },

@@ -1,10 +1,16 @@
 //! Which exchange carries which recipients of a claimed message, and what becomes of those that nothing can carry now.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+    time::Duration,
+};
 
 use jiff::Timestamp;
 use lightpost_clock::add;
-use lightpost_queue::{ClaimedMessage, ClaimedRecipient, Disposition, OpenExchange, RecipientId, WaitReason};
+use lightpost_queue::{
+    ClaimedMessage, ClaimedRecipient, Disposition, Exchanged, OpenExchange, RecipientId, WaitReason,
+};
 use lightpost_transport::bundle::options::NoReply;
 use rand::{SeedableRng, rngs::SmallRng};
 use ulid::Ulid;
@@ -33,9 +39,37 @@ pub(crate) struct Group {
     pub(crate) recipients: Vec<ClaimedRecipient>,
     /// The exchange that is repeated.
     pub(crate) repeats: Option<OpenExchange>,
+    /// The closed one that is opened again, now that the same recipients come back to its gateway.
+    pub(crate) reopens: Option<OpenExchange>,
     /// Held until the outcome is known, where the gateway was down.
     #[expect(dead_code, reason = "dropping it is its use")]
     pub(crate) probe: Option<Probe>,
+}
+
+impl Group {
+    /// The exchange that its gateway may have already: what leaves is the same object with the same id.
+    pub(crate) fn earlier(&self) -> Option<&OpenExchange> {
+        self.repeats.as_ref().or(self.reopens.as_ref())
+    }
+
+    /// What becomes of its exchange where no answer came or none could come.
+    pub(crate) fn unanswered(&self) -> Exchanged {
+        match self.repeats {
+            Some(_) => Exchanged::Open,
+            None => Exchanged::Closed,
+        }
+    }
+
+    /// Finds what is opened again among the closed exchanges of the message.
+    fn reopen(&mut self, closed: &[OpenExchange]) {
+        let recipients: BTreeSet<RecipientId> = self.recipients.iter().map(|one| one.id).collect();
+        let same = |exchange: &&OpenExchange| {
+            exchange.gateway == self.url.as_str()
+                && exchange.recipients.len() == recipients.len()
+                && exchange.recipients.iter().all(|id| recipients.contains(id))
+        };
+        self.reopens = closed.iter().rfind(same).cloned();
+    }
 }
 
 /// What is to be done with a claimed message.
@@ -113,6 +147,9 @@ impl Shared {
                 }),
             }
         }
+        for group in plan.groups.iter_mut().filter(|group| group.repeats.is_none()) {
+            group.reopen(&message.closed);
+        }
         plan
     }
 
@@ -163,16 +200,21 @@ impl Shared {
             .first()
             .map(|one| one.destination.as_str())
             .unwrap_or_default();
-        let anew = |detail: &str| Err((retry(now, WaitReason::NoReply, false, true), detail.to_owned()));
+        let anew = |detail: &str| {
+            Err((
+                retry(now, WaitReason::NoReply, false, Exchanged::Closed),
+                detail.to_owned(),
+            ))
+        };
         let (Some(settings), Ok(url)) = (self.settings(destination), Url::parse(&exchange.gateway)) else {
             let due = add(now, self.discovery_wait(together.first()));
             let detail = format!("no route is for {destination} any more");
-            return Err((retry(due, WaitReason::Discovery, true, false), detail));
+            return Err((retry(due, WaitReason::Discovery, true, Exchanged::Open), detail));
         };
         if let Some(due) = known.incomplete.get(&exchange.id) {
             let due = (*due).max(add(now, FULL));
             let detail = "waits for the other recipients of its exchange".to_owned();
-            return Err((retry(due, WaitReason::NoReply, false, false), detail));
+            return Err((retry(due, WaitReason::NoReply, false, Exchanged::Open), detail));
         }
         let mut carried: Vec<RecipientId> = exchange.recipients.clone();
         carried.sort_unstable();
@@ -198,7 +240,10 @@ impl Shared {
             Err(until) => {
                 let until = until.unwrap_or_else(|| add(now, settings.retry_first));
                 let detail = format!("{} is down; the exchange stays its own", authority(&url));
-                return Err((retry(until, WaitReason::Unreachable, false, false), detail));
+                return Err((
+                    retry(until, WaitReason::Unreachable, false, Exchanged::Open),
+                    detail,
+                ));
             }
         };
         Ok(Group {
@@ -207,6 +252,7 @@ impl Shared {
             gateway,
             recipients: Vec::new(),
             repeats: Some(exchange.clone()),
+            reopens: None,
             probe,
         })
     }
@@ -248,7 +294,7 @@ impl Shared {
             // Nobody has asked yet. Its own worker does, without holding up this one.
             None => {
                 return Way::Nowhere(
-                    retry(now, WaitReason::Discovery, false, true),
+                    retry(now, WaitReason::Discovery, false, Exchanged::Closed),
                     "its next hop is looked up first".into(),
                 );
             }
@@ -256,7 +302,7 @@ impl Shared {
         let Some(settings) = self.config.paths.get(&found.path) else {
             let due = add(now, self.discovery_wait(Some(recipient)));
             return Way::Nowhere(
-                retry(due, WaitReason::Discovery, true, true),
+                retry(due, WaitReason::Discovery, true, Exchanged::Closed),
                 "its path is gone".into(),
             );
         };
@@ -295,7 +341,12 @@ impl Shared {
         }
         let due = until.unwrap_or_else(|| add(now, settings.retry_first));
         Way::Nowhere(
-            retry(due.min(recipient.expires), WaitReason::Unreachable, false, true),
+            retry(
+                due.min(recipient.expires),
+                WaitReason::Unreachable,
+                false,
+                Exchanged::Closed,
+            ),
             "no gateway can be reached; it waits until one is tried again".into(),
         )
     }
@@ -305,7 +356,10 @@ impl Shared {
             return Way::Nowhere(Disposition::Failed(code), error.to_string());
         }
         let due = add(now, self.discovery_wait(Some(recipient))).min(recipient.expires);
-        Way::Nowhere(retry(due, WaitReason::Discovery, true, true), error.to_string())
+        Way::Nowhere(
+            retry(due, WaitReason::Discovery, true, Exchanged::Closed),
+            error.to_string(),
+        )
     }
 
     /// The wait after another fruitless lookup.
@@ -365,6 +419,7 @@ fn join(
             gateway,
             recipients: vec![recipient],
             repeats: None,
+            reopens: None,
             probe,
         }),
     }
@@ -372,23 +427,23 @@ fn join(
 
 /// What becomes of recipients whose gateway has no room now.
 pub(crate) fn crowded(group: Group, now: Timestamp) -> impl Iterator<Item = Fate> {
-    let close = group.repeats.is_none();
+    let exchange = group.unanswered();
     let detail = format!("as much as allowed is on its way to {}", authority(&group.url));
     group.recipients.into_iter().map(move |recipient| Fate {
         recipient,
-        disposition: retry(add(now, FULL), WaitReason::Busy, false, close),
+        disposition: retry(add(now, FULL), WaitReason::Busy, false, exchange),
         remote: None,
         detail: detail.clone(),
     })
 }
 
 /// To be tried again.
-pub(crate) fn retry(due: Timestamp, reason: WaitReason, counted: bool, close_exchange: bool) -> Disposition {
+pub(crate) fn retry(due: Timestamp, reason: WaitReason, counted: bool, exchange: Exchanged) -> Disposition {
     Disposition::Retry {
         due,
         reason,
         counted,
-        close_exchange,
+        exchange,
     }
 }
 

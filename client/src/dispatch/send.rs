@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use lightpost_clock::add;
 use lightpost_intake::Original;
 use lightpost_mail::{EnhancedCode, Envelope, bsmtp, lines::BodyFacts};
-use lightpost_queue::{ClaimedMessage, ClaimedRecipient, Disposition, NewExchange, WaitReason};
+use lightpost_queue::{ClaimedMessage, ClaimedRecipient, Disposition, Exchanged, NewExchange, WaitReason};
 use lightpost_transport::{Exchange, Failure, Late, News, Outcome, Reply};
 use tokio::sync::OwnedSemaphorePermit;
 use ulid::Ulid;
@@ -99,10 +99,6 @@ impl Job {
         self.facts.size > object::SMALL
     }
 
-    pub(crate) fn repeats(&self) -> bool {
-        self.group.repeats.is_some()
-    }
-
     fn envelope(&self) -> Envelope {
         Envelope {
             sender: self.original.sender.clone(),
@@ -159,11 +155,11 @@ impl Shared {
     pub(crate) async fn prepare(&self, mut job: Job) -> Option<Leaving> {
         let settings = self.config.paths.get(&job.group.path)?;
         let now = self.clock.now();
-        let repeats = job.group.repeats.as_ref();
-        let id = repeats.map_or_else(|| crate::ids::new(now), |open| open.id);
+        let earlier = job.group.earlier();
+        let id = earlier.map_or_else(|| crate::ids::new(now), |exchange| exchange.id);
         let mut envelope = job.envelope();
         // What is agreed may have changed since an exchange has left; its object has not.
-        let terms = repeats.and_then(|open| open.terms);
+        let terms = earlier.and_then(|exchange| exchange.terms);
         let accepts = terms.map_or(settings.accepts, |terms| settings.accepts.on(terms));
         accepts.trim(&mut envelope);
         if let Some(by) = &mut envelope.sender.parameters.deliver_by {
@@ -171,8 +167,8 @@ impl Shared {
             *by = by.counted_from(crate::ids::time(id), by.deadline(job.original.accepted));
         }
         // A repeat is the same object to the octet, even where the agent was given another name since.
-        let name = repeats
-            .map(|open| open.name.clone())
+        let name = earlier
+            .map(|exchange| exchange.name.clone())
             .filter(|name| !name.is_empty())
             .unwrap_or_else(|| self.config.name.clone());
         let built = object::build(
@@ -207,7 +203,7 @@ impl Shared {
             object: ready.object,
             octets: job.facts.size,
             line: settings.path.sending(job.facts.size.saturating_add(ahead)),
-            held_before: repeats.is_some_and(|open| open.custody.is_some()),
+            held_before: earlier.is_some_and(|exchange| exchange.custody.is_some()),
             priority: job.priority,
             expires: job
                 .group
@@ -302,10 +298,10 @@ impl Shared {
                 self.accepted(job, Vec::new(), &said).await;
             }
             Outcome::NoContact { until } => {
-                let close = !job.repeats();
+                let exchange = job.group.unanswered();
                 self.finish(
                     job,
-                    |one| retry(until.min(one.expires), WaitReason::NoContact, false, close),
+                    |one| retry(until.min(one.expires), WaitReason::NoContact, false, exchange),
                     "there is no contact now",
                 )
                 .await;
@@ -345,7 +341,7 @@ impl Shared {
 
     async fn later(&self, job: Job, later: Later, status: u16, now: Timestamp) {
         let gateway = authority(&job.group.url);
-        if status == 409 && job.repeats() {
+        if status == 409 && job.group.earlier().is_some() {
             tracing::error!(gateway, message = %job.original.id,
                 "the gateway has this exchange with other content, as after a change of `name`; what it has may be this very mail: \
                  look for the exchange in the gateway's queue, then cancel the mail here or submit it anew");
@@ -371,8 +367,12 @@ impl Shared {
             _ => job.group.gateway.reached(),
         }
         // That this copy was not taken says nothing about one that went before.
-        let anew = later.not_taken && !job.repeats();
-        self.retry(job, later.reason, wait, anew, &later.detail).await;
+        let exchange = match (later.not_taken, job.group.earlier()) {
+            (true, None) => Exchanged::Refused,
+            (true, Some(_)) => job.group.unanswered(),
+            (false, _) => Exchanged::Open,
+        };
+        self.retry(job, later.reason, wait, exchange, &later.detail).await;
     }
 
     /// Blocks a job's gateway. No wait that it asks for goes beyond what the path itself may ask for.
@@ -472,25 +472,21 @@ impl Shared {
         }
         let policy = settings.policy(job.facts.size);
         let (attempts, expires) = job.shared_times();
+        let exchange = job.group.unanswered();
         let disposition = |one: &ClaimedRecipient| match together.unwrap_or_else(|| other(one)) {
-            Other::Up => retry(now, WaitReason::Unreachable, false, true),
+            Other::Up => retry(now, WaitReason::Unreachable, false, Exchanged::Closed),
             Other::Suspect => {
                 let due = add(now, policy.wait(attempts)).min(expires);
-                retry(due, WaitReason::Unreachable, true, true)
+                retry(due, WaitReason::Unreachable, true, Exchanged::Closed)
             }
-            Other::None => retry(
-                block.until.min(expires),
-                WaitReason::Unreachable,
-                true,
-                together.is_none(),
-            ),
+            Other::None => retry(block.until.min(expires), WaitReason::Unreachable, true, exchange),
         };
         self.finish(job, disposition, detail).await;
     }
 
     /// Tried again by the path's policy, with the same exchange.
     pub(crate) async fn again(&self, job: Job, reason: WaitReason, at_least: Option<Duration>, detail: &str) {
-        self.retry(job, reason, at_least, false, detail).await;
+        self.retry(job, reason, at_least, Exchanged::Open, detail).await;
     }
 
     async fn retry(
@@ -498,7 +494,7 @@ impl Shared {
         job: Job,
         reason: WaitReason,
         at_least: Option<Duration>,
-        close: bool,
+        exchange: Exchanged,
         detail: &str,
     ) {
         let now = self.clock.now();
@@ -511,7 +507,7 @@ impl Shared {
         // An open exchange is repeated as long as one of its recipients may still be delivered to.
         let last = job.group.recipients.iter().map(|one| one.expires).max();
         let over = |one: &ClaimedRecipient| {
-            now >= if close {
+            now >= if exchange != Exchanged::Open {
                 one.expires
             } else {
                 last.unwrap_or(one.expires)
@@ -519,8 +515,8 @@ impl Shared {
         };
         let disposition = |one: &ClaimedRecipient| match over(one) {
             true => Disposition::Expired,
-            false if now < expires => retry(due.min(expires), reason, true, close),
-            false => retry(due.min(last.unwrap_or(due)), reason, true, close),
+            false if now < expires => retry(due.min(expires), reason, true, exchange),
+            false => retry(due.min(last.unwrap_or(due)), reason, true, exchange),
         };
         self.finish(job, disposition, detail).await;
     }

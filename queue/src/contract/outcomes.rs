@@ -3,14 +3,14 @@
 use lightpost_mail::EnhancedCode;
 
 use super::*;
-use crate::{Status, StoreError, WaitReason};
+use crate::{Exchanged, OpenExchange, Status, StoreError, WaitReason};
 
-fn retry(due: Timestamp, counted: bool, close_exchange: bool) -> Disposition {
+fn retry(due: Timestamp, counted: bool, exchange: Exchanged) -> Disposition {
     Disposition::Retry {
         due,
         reason: WaitReason::Busy,
         counted,
-        close_exchange,
+        exchange,
     }
 }
 
@@ -26,7 +26,7 @@ pub(crate) async fn each_recipient_has_its_own_outcome(store: Shared) {
         Disposition::Delivered,
         Disposition::Failed(EnhancedCode::new(5, 1, 1)),
         Disposition::Expired,
-        retry(at(30), true, true),
+        retry(at(30), true, Exchanged::Closed),
         Disposition::Held("by policy".to_owned()),
         awaiting(at(40)),
     ];
@@ -76,7 +76,7 @@ pub(crate) async fn the_first_final_outcome_counts(store: Shared) {
     let recipient = claimed.recipients[0].id;
     let first = vec![
         settlement(recipient, Disposition::Delivered, at(1)),
-        settlement(recipient, retry(at(2), true, true), at(1)),
+        settlement(recipient, retry(at(2), true, Exchanged::Closed), at(1)),
     ];
     store.settle(first, Vec::new()).await.unwrap();
     let late = vec![
@@ -98,31 +98,35 @@ pub(crate) async fn the_first_final_outcome_counts(store: Shared) {
 
 pub(crate) async fn a_closed_exchange_is_not_repeated(store: Shared) {
     put(&store, vec![simple(1)]).await;
-    for (number, close) in [(90, false), (90, true), (91, true)] {
+    let (open, closed, refused) = (Exchanged::Open, Exchanged::Closed, Exchanged::Refused);
+    for (number, how) in [(90, open), (90, closed), (91, closed), (92, refused)] {
         let claimed = claim(&store, "w", at(100), 1).await.remove(0);
         let recipient = &claimed.recipients[0];
-        assert_eq!(recipient.exchange.is_some(), number == 90 && close);
+        assert_eq!(
+            recipient.exchange.is_some(),
+            (number, how) == (90, Exchanged::Closed)
+        );
         store
             .begin_exchanges(vec![exchange(number, &claimed, at(500))], at(100))
             .await
             .unwrap();
-        store
-            .settle(
-                vec![settlement(recipient.id, retry(at(100), close, close), at(100))],
-                Vec::new(),
-            )
-            .await
-            .unwrap();
-        assert_eq!(
-            store
-                .find_exchange(ExchangeName::Id(id(number)))
-                .await
-                .unwrap()
-                .is_none(),
-            close
-        );
+        let outcome = settlement(recipient.id, retry(at(100), how != open, how), at(100));
+        store.settle(vec![outcome], Vec::new()).await.unwrap();
+        let found = store.find_exchange(ExchangeName::Id(id(number))).await.unwrap();
+        assert_eq!(found.is_some(), how == open);
     }
-    assert_eq!(view(&store, 1).await.recipients[0].attempts, 2);
+    assert_eq!(view(&store, 1).await.recipients[0].attempts, 3);
+
+    // What nobody answered can be opened again. Then its time counts from there.
+    let ids = |closed: &[OpenExchange]| closed.iter().map(|one| one.id).collect::<Vec<_>>();
+    let claimed = claim(&store, "w", at(100), 1).await.remove(0);
+    assert_eq!(ids(&claimed.closed), [id(90), id(91)]);
+    let begun = store.begin_exchanges(vec![exchange(90, &claimed, at(600))], at(200));
+    begun.await.unwrap();
+    let again = claim(&store, "w", at(600), 1).await.remove(0);
+    let open = again.recipients[0].exchange.as_ref().unwrap();
+    assert_eq!((open.id, open.begun, open.until), (id(90), at(200), at(600)));
+    assert_eq!(ids(&again.closed), [id(91)]);
 }
 
 pub(crate) async fn a_late_reply_after_failover_still_counts(store: Shared) {

@@ -3,7 +3,7 @@
 //! The index (destination, rank, due) is walked by rank: within one rank what is due stands at its front, in the order in
 //! which it is claimed. So a claim costs as much as it takes, however much waits.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use bytes::Bytes;
 use sqlx::{Row, sqlite::SqliteRow};
@@ -46,8 +46,9 @@ pub(super) const MESSAGES: &str = "SELECT m.seq, m.id, m.sender, m.size, m.longe
 
 const _: () = assert!(enqueue::CHUNK_BITS == 20);
 
-pub(super) const EXCHANGES: &str = "SELECT e.id, e.gateway, e.name, e.terms, e.recipients, e.begun, e.until, e.custody \
-    FROM json_each(?1) AS j CROSS JOIN exchange AS e ON e.id = unhex(j.value) WHERE e.closed IS NULL";
+pub(super) const EXCHANGES: &str = "SELECT e.id, e.gateway, e.name, e.terms, e.recipients, e.begun, e.until, e.custody, e.message, \
+    e.closed IS NULL AS open FROM json_each(?1) AS j CROSS JOIN exchange AS e ON e.message = j.value \
+    WHERE e.closed IS NULL OR NOT e.refused ORDER BY e.id";
 
 /// Leases what is due.
 pub(super) async fn claim(tx: &mut Tx<'_>, request: &Request) -> Result<Vec<ClaimedMessage>, sqlx::Error> {
@@ -92,7 +93,7 @@ async fn read(
         .bind(request.now)
         .fetch_all(&mut *tx.connection)
         .await?;
-    let exchanges = open_exchanges(tx, &due).await?;
+    let exchanges = exchanges(tx, &due).await?;
     let rows = sqlx::query(MESSAGES)
         .bind(&list)
         .bind(rows::integer(memory::SMALL as u64))
@@ -106,10 +107,15 @@ async fn read(
             Err(fault) => drop(faults.insert(seq, fault.to_string())),
         }
     }
+    for (seq, exchange) in exchanges.closed {
+        if let Some(message) = messages.get_mut(&seq) {
+            message.closed.push(exchange);
+        }
+    }
     for row in &due {
         let id = tx.remember(row)?;
         let seq: i64 = row.try_get("message")?;
-        let recipient = recipient(row, &exchanges).map_err(|fault| fault.to_string());
+        let recipient = recipient(row, &exchanges.open).map_err(|fault| fault.to_string());
         match (messages.get_mut(&seq), recipient) {
             (Some(message), Ok(recipient)) => {
                 tx.name(id, message.id);
@@ -192,26 +198,40 @@ pub(super) fn recipient(
     })
 }
 
-async fn open_exchanges(
-    tx: &mut Tx<'_>,
-    due: &[SqliteRow],
-) -> Result<HashMap<Ulid, OpenExchange>, sqlx::Error> {
-    let mut ids = HashSet::new();
+/// Exchanges of messages.
+#[derive(Default)]
+struct Exchanges {
+    open: HashMap<Ulid, OpenExchange>,
+    /// With their messages.
+    closed: Vec<(i64, OpenExchange)>,
+}
+
+/// The exchanges of those messages that had any.
+async fn exchanges(tx: &mut Tx<'_>, due: &[SqliteRow]) -> Result<Exchanges, sqlx::Error> {
+    let mut messages = BTreeSet::new();
     for row in due {
-        let id: Option<&[u8]> = row.try_get("exchange")?;
-        ids.extend(id.map(rows::ulid).transpose()?.map(rows::hex));
+        let carried: Option<&[u8]> = row.try_get("exchange")?;
+        if carried.is_some() {
+            messages.insert(row.try_get::<i64, _>("message")?);
+        }
     }
-    if ids.is_empty() {
-        return Ok(HashMap::new());
+    let mut exchanges = Exchanges::default();
+    if messages.is_empty() {
+        return Ok(exchanges);
     }
     let found = sqlx::query(EXCHANGES)
-        .bind(rows::json(&ids)?)
+        .bind(rows::json(&messages)?)
         .fetch_all(&mut *tx.connection)
         .await?;
-    found
-        .iter()
-        .map(|row| open_exchange(row).map(|exchange| (exchange.id, exchange)))
-        .collect()
+    for row in &found {
+        let exchange = open_exchange(row)?;
+        if row.try_get("open")? {
+            exchanges.open.insert(exchange.id, exchange);
+        } else {
+            exchanges.closed.push((row.try_get("message")?, exchange));
+        }
+    }
+    Ok(exchanges)
 }
 
 /// A row of `exchange`.
@@ -244,6 +264,7 @@ pub(super) fn claimed(row: &SqliteRow) -> Result<ClaimedMessage, sqlx::Error> {
         upstream: row.try_get("upstream")?,
         content: content(row)?,
         recipients: Vec::new(),
+        closed: Vec::new(),
     })
 }
 

@@ -68,6 +68,7 @@ pub(super) fn keep(
         upstream: message.upstream.clone(),
         content: Some(content.clone()),
         recipients,
+        closed: Vec::new(),
     };
     tx.memory.keep(seq, message);
 }

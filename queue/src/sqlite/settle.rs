@@ -1,6 +1,6 @@
 //! Outcomes, and exchanges that leave.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use jiff::Timestamp;
 use sqlx::{Row, sqlite::SqliteRow};
@@ -12,7 +12,7 @@ use super::{
     rows::{self, is_done, millis},
     tx::{COLUMNS, Event, Recipient, Tx},
 };
-use crate::{Disposition, NewExchange, NewMessage, RecipientId, Settlement, Status, WaitReason};
+use crate::{Disposition, Exchanged, NewExchange, NewMessage, RecipientId, Settlement, Status, WaitReason};
 
 /// The most recipients that one call resumes.
 const RESUMED: i64 = 2048;
@@ -24,9 +24,10 @@ pub(super) const RESUME: &str = "SELECT r.id, r.message, r.status, r.due, r.atte
 const EXCHANGE: Table = Table {
     into: "exchange (id, message, gateway, digest, name, terms, recipients, begun, until)",
     columns: 9,
-    suffix: "ON CONFLICT (id) DO UPDATE SET until = excluded.until, closed = NULL, custody = NULL",
+    suffix: "ON CONFLICT (id) DO UPDATE SET until = excluded.until, \
+        begun = iif(closed IS NULL, begun, excluded.begun), closed = NULL, custody = NULL",
 };
-const CLOSE: &str = "UPDATE exchange SET closed = ?2 WHERE id IN (SELECT unhex(value) FROM json_each(?1))";
+const CLOSE: &str = "UPDATE exchange SET closed = ?2, refused = refused OR j.value FROM json_each(?1) AS j WHERE exchange.id = unhex(j.key)";
 const HELD: &str = "UPDATE exchange SET until = j.value ->> 1, custody = j.value ->> 2 FROM json_each(?1) AS j \
     WHERE exchange.id = unhex(j.value ->> 0)";
 const BY_ID: &str =
@@ -78,8 +79,8 @@ pub(super) async fn settle(
 /// What outcomes mean for exchanges.
 #[derive(Default)]
 struct Exchanges {
-    /// Their ids, in hexadecimal digits.
-    closed: BTreeSet<String>,
+    /// Their ids, in hexadecimal digits, and whether an answer closed them.
+    closed: BTreeMap<String, bool>,
     /// With the time until which a reply is awaited, and what the carrier calls them.
     held: Vec<(String, i64, String)>,
 }
@@ -97,11 +98,12 @@ fn settle_one(tx: &mut Tx<'_>, settlement: &Settlement, exchanges: &mut Exchange
     match (&settlement.disposition, exchange) {
         (
             Disposition::Retry {
-                close_exchange: true, ..
+                exchange: how @ (Exchanged::Closed | Exchanged::Refused),
+                ..
             },
             Some(exchange),
         ) => {
-            exchanges.closed.insert(exchange);
+            exchanges.closed.insert(exchange, *how == Exchanged::Refused);
         }
         (Disposition::Awaiting { until, custody }, Some(exchange)) => {
             exchanges

@@ -5,7 +5,7 @@ use lightpost_mail::{
     EnhancedCode,
     dsn::{self, Action, RecipientStatus},
 };
-use lightpost_queue::{ClaimedRecipient, Disposition, Settlement, WaitReason, schedule::Policy};
+use lightpost_queue::{ClaimedRecipient, Disposition, Exchanged, Settlement, WaitReason, schedule::Policy};
 use lightpost_smtp::send::{Delivery, Protocol, RecipientOutcome};
 
 use super::deliver::Job;
@@ -160,7 +160,7 @@ fn later(
                 due,
                 reason,
                 counted: true,
-                close_exchange: true,
+                exchange: Exchanged::Closed,
             };
             (again, detail, None)
         }

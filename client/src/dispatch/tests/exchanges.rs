@@ -237,3 +237,54 @@ async fn after_the_time_for_a_reply_another_gateway_takes_over() {
     assert!(after.iter().all(|one| one.id != sent[0].id));
     client.stop().await;
 }
+
+/// Its gateway may have the mail from the first time, and must not take it for another one.
+#[tokio::test]
+async fn a_mail_that_comes_back_to_a_gateway_is_the_exchange_that_it_has_seen() {
+    let bench = Bench::new("").await;
+    let first = std::sync::atomic::AtomicBool::new(true);
+    let second_tried = std::sync::atomic::AtomicBool::new(false);
+    let transport = Scripted::new(move |sent| match sent.gateway.as_str() {
+        "https://gw1.example/in" if first.swap(false, std::sync::atomic::Ordering::SeqCst) => {
+            Outcome::Failed(Failure::Interrupted {
+                gateway: "gw1".into(),
+                cause: "reset".into(),
+            })
+        }
+        "https://gw1.example/in" if second_tried.load(std::sync::atomic::Ordering::SeqCst) => {
+            replied(202, "")
+        }
+        "https://gw1.example/in" => unreachable(),
+        _ => {
+            second_tried.store(true, std::sync::atomic::Ordering::SeqCst);
+            unreachable()
+        }
+    });
+    let mut config = bench.config();
+    if let Some(path) = config.paths.get_mut("moon") {
+        path.reply_within = Some(Duration::from_millis(300));
+    }
+    let client = Client::start_with(config, Clock::system(), transport.clone())
+        .await
+        .unwrap();
+    let id = enqueue(
+        &client,
+        "s@earth.example",
+        &["a@one.example", "b@one.example"],
+        MAIL,
+        DAY,
+    )
+    .await;
+    until(&client, id, all(Status::Delivered)).await;
+    let sent = transport.sent();
+    let (before, after) = sent.split_at(
+        sent.iter()
+            .position(|one| one.gateway == "https://gw2.example/in")
+            .unwrap(),
+    );
+    let (first, last) = (before.first().unwrap(), after.last().unwrap());
+    assert_ne!(after[0].id, first.id, "another gateway means another exchange");
+    assert_eq!((&last.gateway, last.id), (&first.gateway, first.id));
+    assert_eq!(last.object, first.object);
+    client.stop().await;
+}

@@ -7,7 +7,7 @@ use tempfile::TempDir;
 
 use super::store;
 use crate::{
-    Disposition, Operation, RecipientId, Status, WaitReason,
+    Disposition, Exchanged, Operation, RecipientId, Status, WaitReason,
     contract::{Shared, at, audit, awaiting, claim, exchange, id, put, settlement, simple},
 };
 
@@ -133,7 +133,7 @@ impl Model {
             due: at(later),
             reason: WaitReason::Busy,
             counted: true,
-            close_exchange: true,
+            exchange: Exchanged::Closed,
         };
         let (disposition, status, due) = match kind {
             0 => (Disposition::Delivered, Status::Delivered, None),
