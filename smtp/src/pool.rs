@@ -49,7 +49,8 @@ impl Pool {
     pub async fn get(&self) -> Result<Session, SmtpError> {
         match self.take() {
             Some(session) => Ok(session),
-            None => Session::open(&self.target, &self.clock).await,
+            // Rare, and much larger than the rest of what a delivery keeps.
+            None => Box::pin(Session::open(&self.target, &self.clock)).await,
         }
     }
 
@@ -76,7 +77,7 @@ impl Pool {
         let mut result = session.transact(envelope, facts, &mut body).await;
         if was_used && session.died_at_mail() && is_farewell(&result) {
             drop(session);
-            session = Session::open(&self.target, &self.clock).await?;
+            session = Box::pin(Session::open(&self.target, &self.clock)).await?;
             result = session.transact(envelope, facts, &mut body).await;
         }
         self.put(session).await;

@@ -24,6 +24,9 @@ use crate::{
 /// The longest that queues take to get empty.
 const DRAINED: Duration = Duration::from_secs(180);
 
+/// Between the end of a killed gateway's connection and the note of the kill there is less than this, on a machine with much to do, too.
+const NOTED: Duration = Duration::from_secs(2);
+
 /// What the submitters know.
 #[derive(Debug, Default)]
 pub struct Ledger {
@@ -103,6 +106,7 @@ impl Ledger {
             .collect();
         let (mut cut, mut unrecorded, mut wrong) = (0, Vec::new(), Vec::new());
         let sent = client.messages();
+        let killed_about = |gone: Duration| gateway_killed_at.iter().any(|kill| kill.abs_diff(gone) < NOTED);
         for (id, count) in copies.iter().filter(|(_, count)| **count > 1) {
             let of_it: Vec<&Passage> = passages.iter().filter(|passage| passage.mail == *id).collect();
             let Some(known) = sent.iter().find(|message| is_of(message, id)) else {
@@ -125,9 +129,9 @@ impl Ledger {
             for (passage, next) in of_it.iter().zip(of_it.iter().skip(1)) {
                 match passage.answered {
                     None => cut += 1,
-                    // The 250 was on its way to the gateway or being recorded when the gateway died; a kill is noted when it is done.
-                    Some(at) => match gateway_killed_at.iter().find(|kill| **kill >= passage.dot) {
-                        Some(kill) if *kill <= next.dot => unrecorded.push(kill.saturating_sub(at)),
+                    // The 250 was on its way to the gateway or being recorded when the gateway died, and its connection with it.
+                    Some(at) => match passage.gone.filter(|_| next.connection != passage.connection) {
+                        Some(gone) if killed_about(gone) => unrecorded.push(gone.saturating_sub(at)),
                         _ => wrong.push(format!("{id} {count} times: {of_it:?}")),
                     },
                 }

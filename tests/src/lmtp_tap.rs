@@ -19,6 +19,10 @@ pub struct Passage {
     pub dot: Duration,
     /// When the answer went back; `None`: the connection was cut before.
     pub answered: Option<Duration>,
+    /// The connection that it went through, by number.
+    pub connection: usize,
+    /// When the gateway's end of that connection was gone without a QUIT, as when the gateway was killed.
+    pub gone: Option<Duration>,
 }
 
 /// The tap.
@@ -39,12 +43,12 @@ impl Tap {
         let watch = Watch::start();
         let notes = Arc::clone(&passages);
         std::thread::spawn(move || {
-            for client in listener.incoming().flatten() {
+            for (connection, client) in listener.incoming().flatten().enumerate() {
                 let notes = Arc::clone(&notes);
                 std::thread::spawn(move || {
                     // A server that does not answer is a closed connection to the gateway.
                     if let Ok(server) = TcpStream::connect(server) {
-                        pass(client, server, &notes, watch);
+                        pass((connection, client), server, &notes, watch);
                     }
                 });
             }
@@ -71,24 +75,37 @@ struct Waiting {
     answers: usize,
 }
 
-fn pass(client: TcpStream, server: TcpStream, notes: &Arc<Mutex<Vec<Passage>>>, watch: Watch) {
+fn pass(
+    (connection, client): (usize, TcpStream),
+    server: TcpStream,
+    notes: &Arc<Mutex<Vec<Passage>>>,
+    watch: Watch,
+) {
     let waiting = Arc::new(Mutex::new(Waiting::default()));
     let (from_server, to_client) = (server.try_clone().unwrap(), client.try_clone().unwrap());
     let back = {
         let (notes, waiting) = (Arc::clone(notes), Arc::clone(&waiting));
         std::thread::spawn(move || pass_answers(from_server, to_client, &notes, &waiting, watch))
     };
-    pass_commands(client, server, notes, &waiting, watch);
+    let quit = pass_commands((connection, client), server, notes, &waiting, watch);
+    let gone = watch.elapsed();
     let _ = back.join();
+    if !quit {
+        let mut notes = notes.lock().unwrap();
+        for passage in notes.iter_mut().filter(|one| one.connection == connection) {
+            passage.gone = Some(gone);
+        }
+    }
 }
 
+/// Returns whether the gateway said QUIT.
 fn pass_commands(
-    mut client: TcpStream,
+    (connection, mut client): (usize, TcpStream),
     mut server: TcpStream,
     notes: &Mutex<Vec<Passage>>,
     waiting: &Mutex<Waiting>,
     watch: Watch,
-) {
+) -> bool {
     let mut session = Session::default();
     let mut buffer = vec![0; 65536];
     while let Ok(read @ 1..) = client.read(&mut buffer) {
@@ -101,6 +118,8 @@ fn pass_commands(
                 mail,
                 dot: watch.elapsed(),
                 answered: None,
+                connection,
+                gone: None,
             });
         }
         if server.write_all(&buffer[..read]).is_err() {
@@ -108,6 +127,7 @@ fn pass_commands(
         }
     }
     let _ = server.shutdown(Shutdown::Write);
+    session.quit
 }
 
 fn pass_answers(
@@ -151,6 +171,7 @@ struct Session {
     in_data: bool,
     recipients: usize,
     mail: String,
+    quit: bool,
 }
 
 impl Session {
@@ -173,6 +194,8 @@ impl Session {
                     self.recipients += 1;
                 } else if verb.starts_with("DATA") {
                     self.in_data = true;
+                } else if verb.starts_with("QUIT") {
+                    self.quit = true;
                 }
             } else if line == ".\r\n" {
                 self.in_data = false;

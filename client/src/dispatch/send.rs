@@ -33,7 +33,7 @@ const OUTCOME: Duration = Duration::from_secs(60);
 /// Message too big for system (RFC 3463 section 3.4).
 const TOO_LARGE: EnhancedCode = EnhancedCode::new(5, 3, 4);
 
-/// Recipients of one message that travel in one exchange.
+/// Recipients of one message that travel in one exchange. It is handed from one to the next in its box: by itself it is of half a kilobyte.
 pub(crate) struct Job {
     original: Arc<Original>,
     facts: BodyFacts,
@@ -52,7 +52,7 @@ pub(crate) struct Job {
 
 /// A job whose exchange is made.
 pub(crate) struct Leaving {
-    job: Job,
+    job: Box<Job>,
     exchange: Exchange,
     digest: [u8; 32],
     /// What the object says EHLO with.
@@ -68,8 +68,8 @@ impl Job {
         original: Arc<Original>,
         group: Group,
         permit: OwnedSemaphorePermit,
-    ) -> Self {
-        Self {
+    ) -> Box<Self> {
+        Box::new(Self {
             original,
             facts: message.facts,
             content: message.content.clone(),
@@ -78,12 +78,12 @@ impl Job {
             permit: Some(permit),
             load: None,
             late: None,
-        }
+        })
     }
 
     /// The job that a carrier had, with the news of it.
-    pub(crate) fn held(message: &ClaimedMessage, group: Group, late: Late) -> Self {
-        Self {
+    pub(crate) fn held(message: &ClaimedMessage, group: Group, late: Late) -> Box<Self> {
+        Box::new(Self {
             original: Arc::new(Original::from(message)),
             facts: message.facts,
             content: None,
@@ -92,7 +92,7 @@ impl Job {
             permit: None,
             load: None,
             late: Some(late),
-        }
+        })
     }
 
     pub(crate) fn is_large(&self) -> bool {
@@ -152,7 +152,7 @@ impl Job {
 
 impl Shared {
     /// Makes the exchange of a job; settles its recipients where that is not possible.
-    pub(crate) async fn prepare(&self, mut job: Job) -> Option<Leaving> {
+    pub(crate) async fn prepare(&self, mut job: Box<Job>) -> Option<Box<Leaving>> {
         let settings = self.config.paths.get(&job.group.path)?;
         let now = self.clock.now();
         let earlier = job.group.earlier();
@@ -214,18 +214,22 @@ impl Shared {
                 .unwrap_or(now),
         };
         job.load = Some(load);
-        Some(Leaving {
+        Some(Box::new(Leaving {
             until: add(now, settings.reply_behind(job.facts.size, ahead)),
             digest: ready.digest,
             name,
             terms: accepts.terms(),
             exchange,
             job,
-        })
+        }))
     }
 
     /// Stores that exchanges leave, and lets them leave.
-    pub(crate) async fn leave(self: &Arc<Self>, leaving: Vec<Leaving>) {
+    #[expect(
+        clippy::vec_box,
+        reason = "they are in their boxes already, and a vector of them unboxed is of many kilobytes"
+    )]
+    pub(crate) async fn leave(self: &Arc<Self>, leaving: Vec<Box<Leaving>>) {
         if leaving.is_empty() {
             return;
         }
@@ -261,13 +265,13 @@ impl Shared {
         }
     }
 
-    async fn send(&self, leaving: Leaving) {
+    async fn send(&self, leaving: Box<Leaving>) {
         let Leaving {
             mut job,
             exchange,
             until,
             ..
-        } = leaving;
+        } = *leaving;
         let (begun, id) = (self.clock.now(), exchange.id);
         let outcome = tokio::select! {
             outcome = self.transport.send(exchange, until) => outcome,
@@ -310,7 +314,7 @@ impl Shared {
         }
     }
 
-    pub(crate) async fn replied(&self, job: Job, reply: &Reply) {
+    pub(crate) async fn replied(&self, job: Box<Job>, reply: &Reply) {
         let now = self.clock.now();
         job.group.gateway.answered(now);
         let meaning = judge(reply, now);
@@ -339,7 +343,7 @@ impl Shared {
         }
     }
 
-    async fn later(&self, job: Job, later: Later, status: u16, now: Timestamp) {
+    async fn later(&self, job: Box<Job>, later: Later, status: u16, now: Timestamp) {
         let gateway = authority(&job.group.url);
         if status == 409 && job.group.earlier().is_some() {
             tracing::error!(gateway, message = %job.original.id,
@@ -386,7 +390,7 @@ impl Shared {
         job.group.gateway.failed(now, &policy, asked)
     }
 
-    pub(crate) async fn accepted(&self, mut job: Job, refused: Vec<RefusedRecipient>, said: &str) {
+    pub(crate) async fn accepted(&self, mut job: Box<Job>, refused: Vec<RefusedRecipient>, said: &str) {
         let (original, late) = (job.original.clone(), job.late.take());
         let gateway = authority(&job.group.url);
         let mut fates = job.all(|_| Disposition::Delivered, said);
@@ -421,7 +425,7 @@ impl Shared {
         self.settle(original, fates, late).await;
     }
 
-    async fn failed(&self, job: Job, failure: &Failure, begun: Timestamp) {
+    async fn failed(&self, job: Box<Job>, failure: &Failure, begun: Timestamp) {
         let detail = failure.to_string();
         match failure {
             Failure::Unreachable { .. } => self.unreachable(job, &detail, begun).await,
@@ -437,7 +441,7 @@ impl Shared {
     }
 
     /// No octet has left: another gateway may take it at once.
-    async fn unreachable(&self, job: Job, detail: &str, begun: Timestamp) {
+    async fn unreachable(&self, job: Box<Job>, detail: &str, begun: Timestamp) {
         let now = self.clock.now();
         let Some(settings) = self.config.paths.get(&job.group.path) else {
             return;
@@ -485,13 +489,19 @@ impl Shared {
     }
 
     /// Tried again by the path's policy, with the same exchange.
-    pub(crate) async fn again(&self, job: Job, reason: WaitReason, at_least: Option<Duration>, detail: &str) {
+    pub(crate) async fn again(
+        &self,
+        job: Box<Job>,
+        reason: WaitReason,
+        at_least: Option<Duration>,
+        detail: &str,
+    ) {
         self.retry(job, reason, at_least, Exchanged::Open, detail).await;
     }
 
     async fn retry(
         &self,
-        job: Job,
+        job: Box<Job>,
         reason: WaitReason,
         at_least: Option<Duration>,
         exchange: Exchanged,
@@ -523,7 +533,7 @@ impl Shared {
 
     async fn finish(
         &self,
-        mut job: Job,
+        mut job: Box<Job>,
         disposition: impl Fn(&ClaimedRecipient) -> Disposition,
         detail: &str,
     ) {

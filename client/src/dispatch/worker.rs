@@ -301,7 +301,7 @@ impl Shared {
                 }
             });
         }
-        let leaving: Vec<Leaving> = stream::iter(jobs)
+        let leaving: Vec<Box<Leaving>> = stream::iter(jobs)
             .map(|job| self.prepare(job))
             .buffered(READERS)
             .filter_map(std::future::ready)

@@ -17,7 +17,7 @@ pub(super) const SMALLEST: usize = 4 * 1024;
 /// A frame under way. Memory is the window and one piece, whatever the frame claims.
 pub(super) struct Unpacker {
     /// Goes back to [`SPARE`] at the end of the frames, or when this is dropped.
-    decoder: Option<Decoder<'static>>,
+    tool: Option<Tool>,
     pub(super) input: Bytes,
     /// What the decoder still wants; 0 between frames.
     wants: usize,
@@ -28,14 +28,21 @@ pub(super) struct Unpacker {
     written: u64,
 }
 
-/// Decoders that small frames were read with: making one costs as much as reading a small frame.
-static SPARE: Mutex<Vec<Decoder<'static>>> = Mutex::new(Vec::new());
+/// What a frame is read with.
+struct Tool {
+    decoder: Decoder<'static>,
+    /// What comes out at once. Zeroed when it grows, and so once for many mails.
+    out: Vec<u8>,
+}
+
+/// Tools that small frames were read with: making one costs as much as reading a small frame.
+static SPARE: Mutex<Vec<Tool>> = Mutex::new(Vec::new());
 /// The most that are kept: each may have grown by a window.
 const SPARES: usize = 4;
 /// A decoder whose frames had more octets may have grown to the largest window, and is not kept.
 const SPARED: u64 = 256 * 1024;
 
-fn spare() -> MutexGuard<'static, Vec<Decoder<'static>>> {
+fn spare() -> MutexGuard<'static, Vec<Tool>> {
     SPARE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -48,33 +55,36 @@ impl Drop for Unpacker {
 impl Unpacker {
     /// Leaves the decoder to the next mail.
     fn give_back(&mut self) {
-        let Some(mut decoder) = self.decoder.take() else {
+        let Some(mut tool) = self.tool.take() else {
             return;
         };
-        if self.written <= SPARED && decoder.reinit().is_ok() {
+        if self.written <= SPARED && tool.decoder.reinit().is_ok() {
             let mut spare = spare();
             if spare.len() < SPARES {
-                spare.push(decoder);
+                spare.push(tool);
             }
         }
     }
 }
 
-fn decoder() -> Result<Decoder<'static>, ReadError> {
-    if let Some(decoder) = spare().pop() {
-        return Ok(decoder);
+fn tool() -> Result<Tool, ReadError> {
+    if let Some(tool) = spare().pop() {
+        return Ok(tool);
     }
     let mut decoder = Decoder::new().map_err(encoding)?;
     decoder
         .set_parameter(DParameter::WindowLogMax(WINDOW_LOG))
         .map_err(encoding)?;
-    Ok(decoder)
+    Ok(Tool {
+        decoder,
+        out: Vec::new(),
+    })
 }
 
 impl Unpacker {
     pub(super) fn new() -> Result<Self, ReadError> {
         Ok(Self {
-            decoder: Some(decoder()?),
+            tool: Some(tool()?),
             written: 0,
             input: Bytes::new(),
             wants: 0,
@@ -85,14 +95,17 @@ impl Unpacker {
 
     /// What comes out next; `last` once no more input will come.
     pub(super) fn piece(&mut self, last: bool) -> Result<Option<Bytes>, ReadError> {
-        let Some(decoder) = &mut self.decoder else {
+        let Some(Tool { decoder, out }) = &mut self.tool else {
             return Ok(None);
         };
         while !self.input.is_empty() || self.full {
-            // Most mails are small, and zeroing and keeping a large buffer for each would cost more than reading them.
+            // Most mails are small, and so is what is kept for them.
             let room = self.input.len().saturating_mul(8).clamp(SMALLEST, PIECE);
-            let mut out = vec![0; if self.full { PIECE } else { room }];
-            let status = decoder.run_on_buffers(&self.input, &mut out).map_err(encoding)?;
+            let room = if self.full { PIECE } else { room };
+            if out.len() < room {
+                out.resize(room, 0);
+            }
+            let status = decoder.run_on_buffers(&self.input, out).map_err(encoding)?;
             self.begun = true;
             // Asked once more after a frame's end, zstd only says how much the next frame's header has.
             if status.bytes_read > 0 || status.bytes_written > 0 {
@@ -102,8 +115,8 @@ impl Unpacker {
             self.written += status.bytes_written as u64;
             let _ = self.input.split_to(status.bytes_read.min(self.input.len()));
             if status.bytes_written > 0 {
-                out.truncate(status.bytes_written);
-                return Ok(Some(out.into()));
+                let written = out.get(..status.bytes_written).unwrap_or_default();
+                return Ok(Some(Bytes::copy_from_slice(written)));
             }
         }
         if last {

@@ -58,7 +58,7 @@ impl Script {
     /// Adds the insertion of rows, each bound by `bind`; of more than [`LARGEST`] only for what [`insert`] is not.
     pub(super) fn rows<T>(&mut self, table: &Table, rows: &[T], bind: impl Fn(&mut Self, &T)) -> &mut Self {
         if !rows.is_empty() {
-            let values = values(table.columns, rows.len());
+            let values = self.places(table.columns, rows.len());
             self.statement(&format!("INSERT INTO {} {values} {}", table.into, table.suffix));
             rows.iter().for_each(|row| bind(self, row));
         }
@@ -73,11 +73,18 @@ impl Script {
         bind: impl Fn(&mut Self, &T),
     ) -> &mut Self {
         if !rows.is_empty() {
-            let values = values(around.columns, rows.len());
+            let values = self.places(around.columns, rows.len());
             self.statement(&format!("{}{values}{}", around.before, around.behind));
             rows.iter().for_each(|row| bind(self, row));
         }
         self
+    }
+
+    /// Makes room for rows, and gives their parameters.
+    fn places(&mut self, columns: usize, rows: usize) -> String {
+        sqlx::Arguments::reserve(&mut self.arguments, columns * rows, 0);
+        let row = format!(",({})", "?,".repeat(columns).trim_end_matches(','));
+        format!("VALUES {}", row.repeat(rows).trim_start_matches(','))
     }
 
     /// Runs what was added.
@@ -102,11 +109,6 @@ impl Script {
             None => Ok(sqlx::query_with(AssertSqlSafe(self.text), self.arguments)),
         }
     }
-}
-
-fn values(columns: usize, rows: usize) -> String {
-    let row = format!("({})", vec!["?"; columns].join(","));
-    format!("VALUES {}", vec![row; rows].join(","))
 }
 
 /// Inserts any number of rows, each bound by `bind`.

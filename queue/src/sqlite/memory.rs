@@ -3,6 +3,7 @@
 //! To read a row back costs more than to write it: each goes through sqlx's thread on its own. So from one transaction to the next the
 //! writer keeps the recipients that are under way, and small messages from when it stored them until they are claimed. All of it is what
 //! the database holds, committed; it is given up when a transaction fails, when somebody else has written, and when it becomes too much.
+//! Rows are boxed: tables of them would be of megabytes, moved at each growth.
 
 use std::collections::{HashMap, HashSet};
 
@@ -24,9 +25,9 @@ pub(super) struct Memory {
     /// SQLite's `data_version` when they were seen: another one means that another connection has written.
     version: i64,
     /// Recipients by id. Not all of a message's need be here.
-    recipients: HashMap<i64, Recipient>,
+    recipients: HashMap<i64, Box<Recipient>>,
     /// Messages by number that were never claimed, with all of their recipients.
-    fresh: HashMap<i64, ClaimedMessage>,
+    fresh: HashMap<i64, Box<ClaimedMessage>>,
     octets: usize,
 }
 
@@ -43,16 +44,16 @@ impl Memory {
     }
 
     pub(super) fn recipient(&self, id: i64) -> Option<&Recipient> {
-        self.recipients.get(&id)
+        self.recipients.get(&id).map(Box::as_ref)
     }
 
     pub(super) fn recipient_mut(&mut self, id: i64) -> Option<&mut Recipient> {
-        self.recipients.get_mut(&id)
+        self.recipients.get_mut(&id).map(Box::as_mut)
     }
 
     /// Takes a recipient in that is not known yet.
     pub(super) fn learn(&mut self, id: i64, recipient: Recipient) {
-        self.recipients.entry(id).or_insert(recipient);
+        self.recipients.entry(id).or_insert_with(|| Box::new(recipient));
     }
 
     /// Keeps a message that is being stored until it is claimed.
@@ -63,12 +64,12 @@ impl Memory {
             self.octets = 0;
         }
         self.octets += octets;
-        self.fresh.insert(seq, message);
+        self.fresh.insert(seq, Box::new(message));
     }
 
     /// A message that was kept and of which all recipients are known; from now on it is not kept.
     pub(super) fn take(&mut self, seq: i64) -> Option<ClaimedMessage> {
-        let message = self.fresh.remove(&seq)?;
+        let message = *self.fresh.remove(&seq)?;
         self.octets = self.octets.saturating_sub(octets(&message));
         let known = |RecipientId(id): RecipientId| self.recipients.contains_key(&id);
         message

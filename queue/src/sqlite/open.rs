@@ -37,7 +37,7 @@ pub(super) async fn writing(path: &Path) -> Result<SqliteConnection, sqlx::Error
         .journal_mode(SqliteJournalMode::Wal)
         .synchronous(SqliteSynchronous::Full)
         .foreign_keys(true)
-        .pragma("cache_size", "-32768")
+        .pragma("cache_size", "-16384")
         // 32 MiB: rarely enough that pages which change often are written once for many commits.
         .pragma("wal_autocheckpoint", "8192")
         .pragma("journal_size_limit", "67108864")

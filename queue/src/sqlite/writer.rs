@@ -30,6 +30,8 @@ use crate::{
 
 /// The most commands in one transaction.
 const BATCH: usize = 256;
+/// As many as are usual under load.
+const SOME: usize = 32;
 /// The most octets of bodies in one transaction, about.
 const BATCH_OCTETS: usize = 8 * 1024 * 1024;
 /// Turns that other tasks get to add their commands before a transaction begins: a fuller batch saves more than the turns cost.
@@ -154,7 +156,8 @@ impl Writer {
             }
         };
         let mut octets = first.octets();
-        let mut batch = vec![first];
+        let mut batch = Vec::with_capacity(SOME);
+        batch.push(first);
         // Callers that were answered just now are about to ask again: let them.
         for _ in 0..TURNS {
             tokio::task::yield_now().await;

@@ -328,7 +328,8 @@ async fn serve_request(resolver: RequestResolver<Connection, Bytes>, serving: &S
     let resolving = serving
         .clock
         .timeout(serving.patience, resolver.resolve_request());
-    let (request, stream) = match resolving.await {
+    // On its own, so that the task, which outlives it by far, does not carry its size along.
+    let (request, stream) = match Box::pin(resolving).await {
         Ok(Ok(resolved)) => resolved,
         Ok(Err(error)) if peer.connection.close_reason().is_some() => {
             return tracing::debug!(%error, "request cannot be read");
